@@ -1,0 +1,43 @@
+# PYTHON: the interpreter that makes the environment. VENV: where it lies.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.trimtune-installed
+EXTRAS := embedded,openvino,onnx,dev
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check docs clean
+
+help:
+	@echo "make setup   an environment in $(VENV), installed once and again when its requirements change"
+	@echo "make demo    the example study: five ways of tuning, trimmed, on three engines; ends with the report's path"
+	@echo "make check   lint, types and the quick tests"
+	@echo "make test    every test"
+	@echo "make docs    docs/parts.md from the parts themselves"
+	@echo "make clean   removes caches and builds; keeps $(VENV) and runs/"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]' -c constraints.txt
+	@touch $@
+
+demo: setup
+	$(BIN)/trimtune run examples/helpdesk.yaml
+	@echo "The report: $(CURDIR)/runs/helpdesk/report.html"
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not slow"
+
+docs: setup
+	$(BIN)/python scripts/docs.py
+
+clean:
+	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests scripts bench examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,72 @@
+"""From readings and limits to one candidate, with a reason for every other one. Needs only records: nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from trimtune.choose import explain, reasons
+from trimtune.choose.compare import Answers, answers
+from trimtune.choose.limits import check, nearest, violated
+from trimtune.choose.rank import READING, least, most_accurate, pick
+from trimtune.records import Choice, Limit, Prefer, Rejection, Row
+
+
+def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[int]], truth: Sequence[int], require: Sequence[Limit],
+           prefer: Prefer) -> Choice:
+    """The candidate to ship, the next one, the limit that decides, and why each of the others fell.
+
+    Never outside the limits; with `prefer="quality"` never one that another candidate inside the limits beats significantly
+    on the same test rows (see compare.py), and among equals the fastest. Widening a limit never makes it worse.
+
+    Args:
+        rows: every candidate of the study, failed ones too.
+        predictions: candidate → predicted label index of each test row, for every measured candidate.
+        truth: label index of each test row.
+
+    Raises:
+        TrimtuneError: a limit names no reading, or predictions and test rows don't match.
+    """
+    check(require, rows)
+    measured = [row for row in rows if row.status == "measured"]
+    if not measured:
+        return Choice(picked=None, runner_up=None, binding_limit=None, sentence=explain.nothing_measured(rows),
+                      rejected=tuple(Rejection(candidate=row.name, reason=reasons.failure(row)) for row in rows))
+    compared = answers(predictions, truth, [row.name for row in measured])
+    best = most_accurate(measured, compared)
+    tied = tuple(row.name for row in measured if not compared.better(best.name, row.name))
+    inside = [row for row in measured if not violated(row, require)]
+    picked = pick(inside, compared, prefer)
+    if picked is None:
+        close = nearest(measured, require)
+        return Choice(picked=None, runner_up=None, tied=tied, sentence=explain.nothing_fits(measured, close, require),
+                      binding_limit=" and ".join(str(limit) for limit in violated(close, require)) if close else None,
+                      rejected=_rejected(rows, None, inside, compared, require, prefer))
+    second = pick([row for row in inside if row is not picked], compared, prefer)
+    binding, instead = _binding(measured, picked, compared, require, prefer)
+    sentence = explain.taken(picked, second, best, inside, measured, compared, prefer, binding, instead)
+    return Choice(picked=picked.name, runner_up=second.name if second else None, binding_limit=binding, tied=tied,
+                  sentence=sentence, rejected=_rejected(rows, picked, inside, compared, require, prefer))
+
+
+def _binding(measured: Sequence[Row], picked: Row, compared: Answers, require: Sequence[Limit],
+             prefer: Prefer) -> tuple[str | None, Row | None]:
+    """The limit without which another candidate would be taken, and that candidate; of several the one that gains most.
+
+    Where no limit does it alone, all of them together may.
+    """
+    freed: list[tuple[str, Row]] = []
+    for left in [(limit,) for limit in require] + [tuple(require)] * (len(require) > 1):
+        kept = [limit for limit in require if limit not in left]
+        other = pick([row for row in measured if not violated(row, kept)], compared, prefer)
+        if other is not None and other is not picked and not (freed and len(left) > 1):
+            freed.append((" and ".join(str(limit) for limit in left), other))
+    if not freed:
+        return None, None
+    return min(freed, key=lambda pair: (-compared.accuracy(pair[1].name) if prefer == "quality" else 0.0,
+                                        least(pair[1], READING[prefer])))
+
+
+def _rejected(rows: Sequence[Row], picked: Row | None, inside: Sequence[Row], compared: Answers, require: Sequence[Limit],
+              prefer: Prefer) -> tuple[Rejection, ...]:
+    return tuple(Rejection(candidate=row.name, reason=reasons.rejection(row, picked, inside, compared, require, prefer))
+                 for row in rows if row is not picked)

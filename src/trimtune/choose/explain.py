@@ -1,0 +1,117 @@
+"""The choice in words that need no statistics, two sentences at most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimtune.choose.compare import Answers
+from trimtune.choose.limits import excess, figure, reason, relaxed, violated
+from trimtune.choose.rank import READING, least
+from trimtune.choose.wording import LESS, MOST, by, count, percent, points, ratio, seconds
+from trimtune.records import Limit, Prefer, Reading, Row
+
+
+def taken(picked: Row, second: Row | None, best: Row, inside: Sequence[Row], measured: Sequence[Row], compared: Answers,
+          prefer: Prefer, binding: str | None, instead: Row | None) -> str:
+    """Two sentences: what is taken and how good it is; what limits it or what it gains."""
+    clauses = []
+    if binding and instead:
+        clauses.append(f"without {binding} it would be {instead.name}: {_gain(instead, picked, compared, prefer)}")
+    clauses += filter(None, (_trimming(picked, inside, compared, prefer), _cheapest(picked, inside, compared, prefer)))
+    if not clauses and second is not None:
+        clauses.append(f"the next one would be {second.name}")
+    first = f"Take {picked.name}: {_facts(picked, compared)}, {_standing(picked, best, inside, measured, compared, prefer)}."
+    if not clauses:
+        return first
+    after = "; ".join(clauses[:2])
+    return f"{first} {after[0].upper()}{after[1:]}."
+
+
+def _facts(row: Row, compared: Answers) -> str:
+    found = row.readings.get("accuracy")
+    bounded = found is not None and found.low is not None and found.high is not None
+    interval = f" (95% interval {percent(found.low)} to {percent(found.high)})" if found and bounded else ""
+    rest = [f"{figure(value)} {unit}" for reading, unit in (("latency_p50_ms", "ms per row"), ("size_mb", "MB"))
+            if (value := row.value(reading)) is not None]
+    return ", ".join([f"{percent(compared.accuracy(row.name))}% of {compared.n} test rows right{interval}", *rest])
+
+
+def _standing(picked: Row, best: Row, inside: Sequence[Row], measured: Sequence[Row], compared: Answers, prefer: Prefer) -> str:
+    if prefer != "quality":
+        beaten = compared.better(best.name, picked.name)
+        behind = (f"; {best.name} is {points(compared, best, picked)} more accurate" if beaten else "")
+        return f"the {MOST[READING[prefer]]} of the {count(inside)} inside the limits{behind}"
+    if picked is best:
+        return f"the most accurate of the {count(measured)} measured"
+    if not compared.better(best.name, picked.name):
+        return f"which {compared.n} rows can't tell from the most accurate of the {count(measured)} measured, {best.name}"
+    return f"the best of the {count(inside)} inside the limits"
+
+
+def _trimming(picked: Row, inside: Sequence[Row], compared: Answers, prefer: Prefer) -> str:
+    """What trimming gained, or that it gained nothing."""
+    trimmed = [row for row in inside if not plain(row)]
+    if plain(picked):
+        said = {"quality": "as accurate and faster", "latency": "faster", "size": "smaller"}.get(prefer)
+        many = f"none of the {len(trimmed)} trimmed candidates" if len(trimmed) > 1 else "the one trimmed candidate isn't"
+        verb = " is " if len(trimmed) > 1 else " "
+        return f"no gain here from trimming: {many}{verb}{said}" if trimmed and said else ""
+    sibling = next((row for row in inside if plain(row) and row.candidate.method == picked.candidate.method
+                    and row.candidate.engine == picked.candidate.engine), None)
+    if sibling is None or not compared.difference(sibling.name, picked.name).tied:
+        return ""
+    same_speed = _overlap(sibling.readings.get("latency_p50_ms"), picked.readings.get("latency_p50_ms"))
+    speed = "" if same_speed else ratio(sibling, picked, "latency_p50_ms", LESS)
+    size = ratio(sibling, picked, "size_mb", LESS)
+    if speed:
+        return f"it ties in accuracy with the plain {sibling.name} and is {' and '.join(filter(None, (speed, size)))}"
+    return (f"no gain here in speed from trimming: the plain {sibling.name} is as accurate and as fast"
+            + (f", though {picked.name} is {size}" if size else ""))
+
+
+def _overlap(first: Reading | None, second: Reading | None) -> bool:
+    """Whether two intervals share a point; without intervals nothing can be called equal."""
+    if not first or not second or first.low is None or first.high is None or second.low is None or second.high is None:
+        return False
+    return first.low <= second.high and second.low <= first.high
+
+
+def _cheapest(picked: Row, inside: Sequence[Row], compared: Answers, prefer: Prefer) -> str:
+    """A method that ties and costs less than half to tune is worth a word."""
+    equals = [row for row in inside if compared.difference(row.name, picked.name).tied]
+    cheap = min(equals, key=lambda row: (least(row, "fit_seconds"), row.name), default=picked)
+    if prefer == "cost" or cheap.candidate.method == picked.candidate.method:
+        return ""
+    if 2 * least(cheap, "fit_seconds") > (picked.value("fit_seconds") or 0.0):
+        return ""
+    return (f"no gain here from dearer tuning: {cheap.name} ties in accuracy and took {seconds(cheap)} to tune "
+            f"instead of {seconds(picked)}")
+
+
+def _gain(instead: Row, picked: Row, compared: Answers, prefer: Prefer) -> str:
+    if prefer == "quality" and compared.better(instead.name, picked.name):
+        return f"{points(compared, instead, picked)} more accurate"
+    gain = ratio(picked, instead, READING[prefer], LESS)
+    return (gain or "no better in any way that can be told") + (", tied in accuracy" if prefer == "quality" else "")
+
+
+def nothing_measured(rows: Sequence[Row]) -> str:
+    causes = [row.cause for row in rows if row.cause]
+    first = f" The first cause: {causes[0].rstrip('.')}." if causes else ""
+    return f"Nothing can be taken, because none of the {count(rows)} could be measured.{first}"
+
+
+def nothing_fits(measured: Sequence[Row], close: Row | None, require: Sequence[Limit]) -> str:
+    """Which limits to relax, and by how much, for the candidate that is nearest to them."""
+    first = f"None of the {count(measured)} measured is inside the limits."
+    if close is None:
+        limit = next(limit for limit in require if measured[0].value(limit.reading) is None)
+        return f"{first} The limit {reason(measured[0], limit)}: drop it, or measure with more samples."
+    moves = [f"{limit.reading} from {limit.op} {limit.value:g} to {moved.op} {moved.value:g} (by {by(excess(close, limit))})"
+             for limit in violated(close, require) if (value := close.value(limit.reading)) is not None
+             for moved in [relaxed(limit, value)]]
+    return f"{first} The nearest is {close.name}: to let it in, relax {' and '.join(moves)}."
+
+
+def plain(row: Row) -> bool:
+    return all(trim.name == "none" for trim in row.candidate.trims)

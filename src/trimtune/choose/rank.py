@@ -1,0 +1,43 @@
+"""Which candidate is taken, among those that are inside the limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from trimtune.choose.compare import Answers
+from trimtune.records import Prefer, Row
+
+READING: dict[Prefer, str] = {"quality": "latency_p50_ms", "latency": "latency_p50_ms", "size": "size_mb", "cost": "fit_seconds"}
+"""what decides between candidates of equal standing; for all but quality it is what is preferred itself"""
+
+
+def pick(inside: Sequence[Row], compared: Answers, prefer: Prefer) -> Row | None:
+    """The row that is taken, None if there is none.
+
+    quality: of those to whom no other inside is significantly better, the fastest (then the smallest, then by name).
+    Widening the limits only adds candidates, so the new pick is never significantly worse than the old one, which is
+    still among them. latency, size, cost: the least; ties go to the more accurate, then the faster.
+    """
+    if prefer == "quality":
+        return min(unbeaten(inside, compared), default=None,
+                   key=lambda row: (least(row, READING[prefer]), least(row, "size_mb"), row.name))
+    return min(inside, default=None, key=lambda row: (least(row, READING[prefer]), -compared.accuracy(row.name),
+                                                      least(row, "latency_p50_ms"), row.name))
+
+
+def unbeaten(inside: Sequence[Row], compared: Answers) -> list[Row]:
+    """Those to whom no other one is significantly better. Never empty: nobody beats the most accurate one."""
+    places = [compared.names.index(row.name) for row in inside]
+    beaten: list[bool] = compared.better_KK[places][:, places].any(axis=0).tolist()
+    return [row for row, lost in zip(inside, beaten, strict=True) if not lost]
+
+
+def most_accurate(rows: Sequence[Row], compared: Answers) -> Row:
+    return min(rows, key=lambda row: (-compared.accuracy(row.name), least(row, "latency_p50_ms"), row.name))
+
+
+def least(row: Row, reading: str) -> float:
+    """A reading's value for sorting: one that is absent comes last."""
+    value = row.value(reading)
+    return math.inf if value is None else value

@@ -1,0 +1,118 @@
+"""What commands print: records as tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trimtune.records import Plan, Result
+from trimtune.report import tables, words
+
+_WIDE = 100
+_NARROW = ("accuracy", "latency_p50_ms", "size_mb", "fit_seconds")
+"""what has room in 80 columns"""
+_HEADS = {"accuracy": "accuracy", "latency_p50_ms": "p50 ms", "latency_p95_ms": "p95 ms", "throughput_rows_per_s": "rows/s",
+          "peak_memory_mb": "mem MB", "size_mb": "size MB", "fit_seconds": "fit s"}
+
+
+def plain_table(*heads: str, right: tuple[str, ...] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for head in heads:
+        table.add_column(head, justify="right" if head in right else "left", overflow="fold", no_wrap=head in right)
+    return table
+
+
+def show_result(result: Result, console: Console, folder: str) -> None:
+    """The candidates, best first, the causes of those that failed, the choice in words, the report's path."""
+    names = [name for name in _HEADS if console.width >= _WIDE or name in _NARROW]
+    heads = [_HEADS[name] for name in names]
+    table = plain_table("", "candidate", *heads, right=tuple(heads))
+    for line in tables.lines(result):
+        if line.row.status != "measured":
+            continue
+        mark = {"picked": "→", "runner-up": "2"}.get(line.role, "" if line.inside else "×")
+        cells = [_cell(line.row, name) for name in names]
+        style = "bold" if line.role == "picked" else "" if line.inside else "dim"
+        table.add_row(mark, line.row.name, *cells, style=style)
+    if table.row_count:
+        console.print(table)
+        says = "→ picked   2 runner-up" + ("   × outside the limits: " + ", ".join(map(str, result.study.require))
+                                          if result.study.require else "")
+        console.print(Text(says, style="dim"))
+    for row in result.rows:
+        if row.status != "measured":
+            console.print(Text(f"{row.status}: {row.name}: {row.cause}", style="red"))
+    console.print()
+    console.print(Text(result.choice.sentence))
+    if folder:
+        console.print(Text(f"\nReport: {folder}", style="bold"), soft_wrap=True)
+
+
+def _cell(row: Any, name: str) -> str:
+    reading = row.readings.get(name)
+    if reading is None or reading.value is None:
+        return "–"
+    if row.packed == "simulated" and name in tables.COSTS:
+        return "sim."
+    if name != "accuracy":
+        return words.number(reading.value)
+    half = (reading.high - reading.low) / 2 if reading.high is not None and reading.low is not None else None
+    return words.percent(reading.value) + (f" ±{100 * half:.1f}" if half is not None else "")
+
+
+def show_plan(plan: Plan, unavailable: dict[str, str], console: Console) -> None:
+    """The data as it was understood, the methods' forecast, the candidates, and what can't run here."""
+    study, facts = plan.study, plan.data
+    parameters = plan.base.get("parameters")
+    size = f", {parameters / 1e6:.1f} million parameters" if isinstance(parameters, int | float) else ""
+    console.print(Text(f"{study.name}: {study.model}{size}, {study.task.replace('_', ' ')}", style="bold"))
+    rows = ", ".join(f"{count:,} {split}" for split, count in facts.rows.items())
+    console.print(Text(f"data: {rows} rows; text '{facts.text}', label '{facts.label}', {len(facts.labels)} labels"))
+    for note in facts.notes:
+        console.print(Text(f"  - {note}"))
+    console.print()
+    figures = ("one fit", "search and seeds, at most", "memory MB")
+    table = plain_table("method", *figures, right=figures)
+    for label, forecast in plan.forecast.items():
+        times = (words.duration(60 * forecast[key]) if key in forecast else "?" for key in ("fit_minutes", "minutes"))
+        table.add_row(label, *times, words.number(forecast["memory_mb"]) if "memory_mb" in forecast else "?")
+    console.print(table)
+    whole = sum(forecast.get("minutes", 0.0) for forecast in plan.forecast.values())
+    console.print(Text(f"tuning takes {words.duration(60 * whole)} at most; trimming, exporting and measuring come on top\n"))
+    chains = ["+".join(trim.label for trim in chain) or "none" for chain in study.trim]
+    console.print(Text(f"{len(plan.candidates)} candidates: {len(study.tune)} methods × {len(study.trim)} trims × "
+                       f"{len(study.engine)} engines"))
+    methods, engines = ([use.label for use in uses] for uses in (study.tune, study.engine))
+    for head, entries in (("tune", methods), ("trim", chains), ("engine", engines)):
+        console.print(Text(f"  {head:7}{', '.join(entries)}"))
+    for name, reason in unavailable.items():
+        console.print(Text(f"can't run here: {name}: {reason}", style="yellow"))
+    limits = ", ".join(map(str, study.require)) or "none"
+    console.print(Text(f"limits: {limits}; prefer {study.prefer}"))
+
+
+def show_doctor(found: dict[str, Any], console: Console) -> None:
+    """What the machine has, one line each, problems last."""
+    table = plain_table("", "")
+    table.show_header = False
+    table.add_row("python", found["python"])
+    for name, number in found["packages"].items():
+        table.add_row(name, number or "not installed")
+    table.add_row("processor", f"{found['cpu']}, {found['cores']} cores")
+    table.add_row("flags", ", ".join(found["flags"]) or "none that matters")
+    table.add_row("memory", f"{found['memory_gb']} GB, {found['available_memory_mb']:,} MB available")
+    table.add_row("devices", ", ".join(found["devices"]) or "none")
+    table.add_row("disk", f"{found['disk']['free_mb']:,} MB free at {found['disk']['folder']}")
+    for kind in ("engines", "models"):
+        for name, reason in found[kind].items():
+            table.add_row(f"{kind[:-1]} {name}", reason or "available")
+    console.print(table)
+    for problem in found["problems"]:
+        console.print(Text(f"problem: {problem}", style="red"))
+    if not found["problems"]:
+        console.print("No problem found.")
+
+

@@ -1,0 +1,41 @@
+"""The engine step: a model folder becomes a folder that its engine runs, alone and anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trimtune import parts
+from trimtune.errors import StepFailed
+from trimtune.records import Artifact, Candidate, Study
+from trimtune.store import Store
+from trimtune.study import data
+from trimtune.trim._chain import numerics
+
+_CALIBRATION_ROWS = 300
+
+
+def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study, store: Store) -> Artifact:
+    """The runnable artifact of a candidate.
+
+    Raises:
+        StepFailed: the engine is not available here, or its export failed.
+    """
+    engine, wanted = candidate.engine, numerics(candidate.trims)
+    part = parts.load("engine", engine.name)
+    lacking = part.available()
+    if lacking:
+        raise StepFailed(f"{engine.name} is not available here: {lacking}")
+    if wanted not in part.NUMERICS:
+        raise StepFailed(f"{engine.name} has no {wanted}; it has {', '.join(part.NUMERICS)}")
+    shared = {"config": engine.config, "numerics": wanted, "max_length": study.fit.max_length}
+    arguments = {**shared, "engine": engine.name, "source": model.folder, "rows": rows.folder}
+    return store.step("engine", engine.name, _export, arguments, config=shared, parents=(model, rows),
+                      code=parts.source_hash("engine", engine.name) + parts.source_hash("task", study.task))
+
+
+def _export(folder: Path, *, engine: str, source: Path, rows: Path, config: dict[str, Any], numerics: str,
+            max_length: int) -> dict[str, Any]:
+    texts = data.load(rows).train.texts[:_CALIBRATION_ROWS]
+    facts: dict[str, Any] = parts.load("engine", engine).export(folder, source, config, numerics, texts, max_length)
+    return facts

@@ -1,0 +1,126 @@
+"""The whole pipeline on one page: study → candidates → tune → trim → engine → measure → choose → report.
+
+Read this first. Each step has its place in the store, under the key of what decides its outcome: a rerun repeats nothing
+and a killed run goes on where it was. Nothing here knows a method, a trim or an engine by name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from trimtune.choose.choose import choose
+from trimtune.engines._export import exported
+from trimtune.errors import StepFailed, TrimtuneError
+from trimtune.measure import _machine as machine
+from trimtune.measure._protocol import measure_all
+from trimtune.measure._seeds import score_seeds
+from trimtune.process import Watch, warm_up
+from trimtune.records import Artifact, Candidate, Limit, Plan, Prefer, Reading, Result, Row, Search, Study
+from trimtune.report.files import write
+from trimtune.store import Store, link_tree
+from trimtune.study.expand import expand
+from trimtune.study.stored import prepared
+from trimtune.tasks._base import base_of
+from trimtune.trim._chain import trimmed
+from trimtune.tune import forecast, search
+
+Built = tuple[Artifact, Artifact]
+"""a candidate's model folder, and the runnable folder that its engine made of it"""
+
+
+def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
+    """Run a study. What it found lies in `runs/<study name>/`, every step in `runs/.store/`.
+
+    Raises:
+        TrimtuneError: the study, its data or its model can't be used. A candidate that fails is a row of the result.
+    """
+    started, store = time.perf_counter(), Store(runs / ".store", watch)
+    warm_up()
+    with store.locked(study.name):
+        rows, facts = prepared(study, store)
+        base = base_of(study, facts.labels, store)
+        candidates = expand(study)
+
+        store.stage("tune")
+        tuned = {method.label: search.tune(method, study, base, rows, store) for method in study.tune}
+        store.stage("trim and export")
+        built = {candidate.name: _build(candidate, study, tuned, rows, store) for candidate in candidates}
+        store.stage("measure")
+        engines = {candidate.name: candidate.engine for candidate in candidates}
+        runnable = {name: made[1] for name, made in built.items() if not isinstance(made, StepFailed)}
+        readings, predictions, failures = measure_all(runnable, engines, rows, study.fit.max_length, store, store.watch)
+        searches = tuple(score_seeds(ledger, rows, study.fit.max_length, study.task, store) for ledger, _ in tuned.values())
+
+        store.stage("choose and report")
+        lines = [_row(candidate, built[candidate.name], readings, failures, tuned) for candidate in candidates]
+        truth = tuple(rows.facts["test_labels"])
+        result = Result(study=study, data=facts, machine=machine.describe(), rows=tuple(lines), searches=searches,
+                        steps=tuple(store.steps), predictions={name: tuple(found) for name, found in predictions.items()}, truth=truth,
+                        version=version("trimtune"), created=datetime.now(UTC).isoformat(timespec="seconds"),
+                        seconds=time.perf_counter() - started,
+                        choice=choose(lines, predictions, truth, study.require, study.prefer))
+        folder = runs / study.name
+        write(result, folder)
+        for label, (_, artifact) in tuned.items():
+            if artifact:
+                link_tree(artifact.folder, folder / "tuned" / label)
+        return result
+
+
+def plan(study: Study, runs: Path, watch: Watch | None = None) -> Plan:
+    """What a run would do: the candidates, and what each method's fits would take, from timing a few real steps of each."""
+    store = Store(runs / ".store", watch)
+    warm_up()
+    rows, facts = prepared(study, store)
+    base = base_of(study, facts.labels, store)
+    return Plan(study=study, data=facts, candidates=tuple(expand(study)), base=base.facts,
+                forecast={method.label: forecast.of(method, study, base, rows, store) for method in study.tune})
+
+
+def rechoose(result: Result, require: Sequence[Limit] | None = None, prefer: Prefer | None = None) -> Result:
+    """The same measurements under other limits: nothing is run."""
+    study = result.study.model_copy(update={"require": result.study.require if require is None else tuple(require),
+                                            "prefer": prefer or result.study.prefer})
+    choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer)
+    return result.model_copy(update={"study": study, "choice": choice})
+
+
+def result(folder: Path) -> Result:
+    """The result of a finished run, from its folder."""
+    path = folder / "result.json"
+    if not path.is_file():
+        raise TrimtuneError(f"{folder} holds no result.json.", "A run folder is runs/<study name>, made by a run that finished.",
+                            "Run the study first: trimtune run study.yaml")
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise TrimtuneError(f"{path} can't be read as a result ({str(error).splitlines()[0]}).",
+                            "It must be as this version of trimtune wrote it.", "Run the study again; finished steps are reused.") from None
+
+
+def _build(candidate: Candidate, study: Study, tuned: dict[str, tuple[Search, Artifact | None]], rows: Artifact,
+           store: Store) -> Built | StepFailed:
+    """Tuned → trimmed → exported; or the failure that ended it, which becomes the candidate's row."""
+    ledger, artifact = tuned[candidate.method.label]
+    try:
+        if artifact is None:
+            raise StepFailed(f"tuning failed: {ledger.cause}")
+        model = trimmed(candidate.trims, artifact, rows, study, store)
+        return model, exported(candidate, model, rows, study, store)
+    except StepFailed as failure:
+        return failure
+
+
+def _row(candidate: Candidate, built: Built | StepFailed, readings: dict[str, dict[str, Reading]], failures: dict[str, str],
+         tuned: dict[str, tuple[Search, Artifact | None]]) -> Row:
+    if isinstance(built, StepFailed) or candidate.name in failures:
+        cause = built.cause if isinstance(built, StepFailed) else failures[candidate.name]
+        return Row(candidate=candidate, status="failed", cause=cause)
+    model, runnable = built
+    _, artifact = tuned[candidate.method.label]
+    return Row(candidate=candidate, status="measured", packed=runnable.facts["packed"], artifact=runnable.key, trimmed=model.key,
+               readings={**readings[candidate.name], **search.cost(artifact, model)})

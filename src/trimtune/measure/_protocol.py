@@ -1,0 +1,118 @@
+"""How candidates are measured: each in its own process, all in turns, so that the machine's moods hit all alike.
+
+Every candidate is loaded once into a worker that stays. For each measure and round the candidates take one turn each,
+A B C A B C; nothing else of ours runs meanwhile. What a candidate's turns gave is one artifact of the store, so a rerun
+measures only what is new: beside one candidate that was measured before, the anchor, whose drift says whether old and new
+figures may stand in one table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trimtune import parts
+from trimtune.errors import StepFailed
+from trimtune.measure import _machine
+from trimtune.measure._session import Job, Samples, Taken, median_ms, run_session
+from trimtune.process import Watch, threads
+from trimtune.records import Artifact, Reading, Use
+from trimtune.store import Store
+
+DRIFT_ALLOWED = 0.15
+"""beyond this change of the anchor's median latency, old and new figures are not comparable: all is measured anew"""
+_SAMPLES = "samples.json"
+_TIMED_UNITS = ("ms", "rows/s")
+
+
+def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], rows: Artifact, max_length: int, store: Store,
+                watch: Watch, *, task: str = "text_classification", configs: Mapping[str, dict[str, Any]] | None = None,
+                ) -> tuple[dict[str, dict[str, Reading]], dict[str, list[int]], dict[str, str]]:
+    """Measure every candidate, or read what is known of it from the store.
+
+    Args:
+        runnable: candidate → its runnable folder.
+        engines: candidate → the engine that loads it.
+        rows: the artifact that holds the splits; only its test split is used.
+        max_length: tokens kept of a row.
+        configs: measure → what differs from its defaults.
+
+    Returns:
+        readings by candidate and name, predictions (label index of each test row) by candidate, and the cause by candidate
+        for those that could not be measured.
+    """
+    given = configs or {}
+    full = {name: parts.load("measure", name).Config(**given.get(name, {})).model_dump() for name in parts.names("measure")}
+    job = Job(runnable, engines, rows, max_length, task, full, store.folder / "logs", watch)
+    kept = {name: found for name in runnable if (found := store.get(**_recipe(job, name)))}
+    missing = [name for name in runnable if name not in kept]
+    taken = Taken()
+    if missing:
+        anchor = next(iter(kept), None)
+        taken = run_session(job, missing, anchor, median_ms(_samples(kept[anchor])) if anchor else None)
+        drift = max((drift for _, drift in taken.anchors.values()), key=lambda drift: abs(drift - 1), default=1.0)
+        if anchor and abs(drift - 1) > DRIFT_ALLOWED:
+            watch({"kind": "note", "text": f"{anchor} now takes {drift:.2f}× the time it took when it was measured: "
+                                           "all candidates are measured anew, so that they stand on one footing"})
+            taken = run_session(job, list(runnable), None, None)
+            for artifact in {artifact.key: artifact for artifact in kept.values()}.values():
+                store.drop(artifact)
+    measured, failures = _commit(job, store, taken)
+    samples = {name: _samples(artifact) for name, artifact in measured.items()}
+    readings = {name: _readings(job, samples[name], str(measured[name].facts["note"])) for name in measured}
+    return readings, {name: list(taken["quality"][0]["predictions"]) for name, taken in samples.items()}, failures
+
+
+def _recipe(job: Job, name: str) -> dict[str, Any]:
+    """What decides a candidate's samples: the folder, the rows, the protocol's code and configs, and the machine."""
+    code = hashlib.sha256("".join(parts.source_hash("measure", measure) for measure in job.configs).encode()).hexdigest()
+    config = {"measures": job.configs, "max_length": job.max_length, "threads": threads(), "task": job.task,
+              "machine": _machine.describe()}
+    return {"step": "measure", "part": job.engines[name].name, "config": config, "code": code,
+            "parents": (job.runnable[name], job.rows)}
+
+
+def _commit(job: Job, store: Store, taken: Taken) -> tuple[dict[str, Artifact], dict[str, str]]:
+    measured: dict[str, Artifact] = {}
+    failures: dict[str, str] = {}
+    for name in job.runnable:
+        arguments = {"samples": taken.samples.get(name), "cause": taken.failures.get(name), "note": _note(taken, name)}
+        try:
+            measured[name] = store.step(work=_keep, arguments=arguments, fresh=False, **_recipe(job, name),
+                                        spent=taken.spent.get(name, (0.0, 0.0, 0.0)))
+        except StepFailed as error:
+            failures[name] = error.cause
+    return measured, failures
+
+
+def _keep(folder: Path, samples: Samples | None, cause: str | None, note: str) -> dict[str, Any]:
+    """Work of the store step: the samples as they were taken. A reading is made of them whenever one is asked for."""
+    if samples is None:
+        raise StepFailed(cause or "it was not measured")
+    (folder / _SAMPLES).write_text(json.dumps(samples), encoding="utf-8")
+    return {"note": note}
+
+
+def _note(taken: Taken, name: str) -> str:
+    if name not in taken.anchors:
+        return ""
+    anchor, drift = taken.anchors[name]
+    return f"taken later than others, beside {anchor}, which then took {drift:.2f}× its earlier time"
+
+
+def _samples(artifact: Artifact) -> Samples:
+    samples: Samples = json.loads((artifact.folder / _SAMPLES).read_text(encoding="utf-8"))
+    return samples
+
+
+def _readings(job: Job, samples: Samples, note: str) -> dict[str, Reading]:
+    found: dict[str, Reading] = {}
+    for measure, config in job.configs.items():
+        module = parts.load("measure", measure)
+        found |= module.summarize(samples[measure], module.Config(**config))
+    timed = {name for name, reading in found.items() if note and reading.unit in _TIMED_UNITS}
+    return {name: reading.model_copy(update={"note": "; ".join(filter(None, (reading.note, note)))}) if name in timed else reading
+            for name, reading in found.items()}

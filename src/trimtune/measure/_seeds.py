@@ -1,0 +1,26 @@
+"""The spread over seeds: the test accuracy of every seed's fit, in plain PyTorch, before any trim."""
+
+from __future__ import annotations
+
+from trimtune import parts
+from trimtune.errors import StepFailed
+from trimtune.measure import quality
+from trimtune.records import Artifact, Search
+from trimtune.store import Store
+
+
+def score_seeds(ledger: Search, rows: Artifact, max_length: int, task: str, store: Store) -> Search:
+    """The ledger with the test accuracies of its seeds filled in; one whose scoring fails stays without."""
+    scored = []
+    for fit in ledger.seeds:
+        model = store.find(fit.artifact)
+        try:
+            if model is None:
+                raise StepFailed("its artifact is gone")
+            made = store.step("score", ledger.method.name, quality.score_model, parents=(model, rows),
+                              arguments={"model": model.folder, "rows": rows.folder, "split": "test", "max_length": max_length, "task": task},
+                              config={"split": "test", "max_length": max_length}, code=parts.source_hash("task", task))
+            scored.append(fit.model_copy(update={"test_accuracy": made.facts["accuracy"]}))
+        except StepFailed:
+            scored.append(fit)
+    return ledger.model_copy(update={"seeds": tuple(scored)})

@@ -1,0 +1,154 @@
+"""One session of measuring: candidates in processes of their own, loaded side by side, taking turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trimtune import parts
+from trimtune.errors import StepFailed
+from trimtune.measure import _machine
+from trimtune.measure._subject import open_subject, take_turn
+from trimtune.process import Watch, Worker, threads
+from trimtune.records import Artifact, Use
+
+Samples = dict[str, list[Any]]
+"""measure → one sample per round"""
+
+_WORKER_MB, _FOLDER_FACTOR, _MEMORY_SHARE = 400.0, 4.0, 0.6
+"""a worker's need is guessed as 400 MB + 4 × its folder; workers alive together may need 60% of what is available"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all candidates of one call share."""
+
+    runnable: Mapping[str, Artifact]
+    engines: Mapping[str, Use]
+    rows: Artifact
+    max_length: int
+    task: str
+    configs: dict[str, dict[str, Any]]
+    """measure → its config, in the order in which they are taken"""
+    logs: Path
+    watch: Watch
+
+
+@dataclass
+class Taken:
+    """What a session brought. `anchors`: candidate → the one it was measured beside, and that one's drift."""
+
+    samples: dict[str, Samples] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    anchors: dict[str, tuple[str, float]] = field(default_factory=dict)
+    spent: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+
+
+def run_session(job: Job, names: list[str], anchor: str | None, reference_ms: float | None) -> Taken:
+    """Measure `names` in as many blocks as memory asks for; an anchor goes along in each block that has to be tied to
+    figures taken before: the given one in every block, else the first block's first candidate in all later blocks."""
+    whole = Taken()
+    for block in _blocks(job, names, anchor):
+        beside = [anchor] if anchor else []
+        taken = _block(job, [*beside, *block])
+        whole.samples.update({name: taken.samples[name] for name in block if name in taken.samples})
+        whole.failures.update({name: taken.failures[name] for name in block if name in taken.failures})
+        whole.spent.update({name: taken.spent[name] for name in block if name in taken.spent})
+        if anchor in taken.samples and reference_ms:
+            drift = median_ms(taken.samples[anchor]) / reference_ms
+            whole.anchors.update(dict.fromkeys(block, (anchor, drift)))
+        if anchor is None and taken.samples:
+            anchor = next(iter(taken.samples))
+            reference_ms = median_ms(taken.samples[anchor])
+    return whole
+
+
+def _blocks(job: Job, names: list[str], anchor: str | None) -> list[list[str]]:
+    """Consecutive candidates whose workers fit into the available memory together, with room for an anchor."""
+    room = _MEMORY_SHARE * _machine.available_memory_mb()
+    needed = {name: _WORKER_MB + _FOLDER_FACTOR * _folder_mb(job.runnable[name])
+              for name in ([anchor, *names] if anchor else names)}
+    if anchor or sum(needed.values()) > room:
+        room -= needed[anchor or names[0]]
+    blocks: list[list[str]] = [[]]
+    for name in names:
+        if blocks[-1] and sum(needed[other] for other in blocks[-1]) + needed[name] > room:
+            blocks.append([])
+        blocks[-1].append(name)
+    return blocks
+
+
+def _block(job: Job, names: list[str]) -> Taken:
+    """Load these candidates side by side and let them take their turns. One that fails leaves; the others go on."""
+    taken, workers, clock = Taken(), dict[str, Worker](), dict.fromkeys(names, 0.0)
+    samples: dict[str, Samples] = {name: {measure: [] for measure in job.configs} for name in names}
+    rounds = {measure: parts.load("measure", measure).ROUNDS for measure in job.configs}
+    done, total = 0, sum(rounds.values()) + 1
+
+    def leave(name: str, error: StepFailed) -> None:
+        taken.failures[name] = error.cause
+        if name in workers:
+            workers.pop(name).close()
+
+    def report(text: str) -> None:
+        job.watch({"kind": "progress", "text": f"measuring {len(names)} candidates: {text}", "done": done, "total": total})
+
+    try:
+        report("loading")
+        for name, error in _start(job, names, workers, clock).items():
+            leave(name, error)
+        for measure, config in job.configs.items():
+            for turn in range(rounds[measure]):
+                done += 1
+                report(f"{measure}, round {turn + 1} of {rounds[measure]}")
+                for name in list(workers):
+                    started = time.perf_counter()
+                    try:
+                        samples[name][measure].append(workers[name].ask(take_turn, measure, config, turn))
+                    except StepFailed as error:
+                        leave(name, error)
+                    clock[name] += time.perf_counter() - started
+        for name, worker in workers.items():
+            taken.samples[name] = samples[name]
+            taken.spent[name] = (clock[name], worker.start_seconds, worker.peak_memory_mb())
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return taken
+
+
+def _start(job: Job, names: list[str], workers: dict[str, Worker], clock: dict[str, float]) -> dict[str, StepFailed]:
+    """Fill `workers`; loading runs on all cores, since nothing is timed yet. Returns the failures."""
+    failures: dict[str, StepFailed] = {}
+
+    def load(name: str) -> None:
+        started = time.perf_counter()
+        try:
+            workers[name].open(open_subject, job.runnable[name].folder, job.engines[name].name, job.rows.folder, job.task,
+                               job.max_length, threads())
+        except StepFailed as error:
+            failures[name] = error
+        clock[name] += time.perf_counter() - started
+
+    for name in names:
+        try:
+            workers[name] = Worker(job.logs / f"measure-{job.runnable[name].key[:16]}.log")
+        except StepFailed as error:
+            failures[name] = error
+    with ThreadPoolExecutor(threads()) as pool:
+        list(pool.map(load, list(workers)))
+    return failures
+
+
+def median_ms(samples: Samples) -> float:
+    return float(np.median([ms for turn in samples["latency"] for ms in turn["ms"]]))
+
+
+def _folder_mb(artifact: Artifact) -> float:
+    return sum(path.stat().st_size for path in artifact.folder.rglob("*") if path.is_file()) / 1e6

@@ -1,0 +1,73 @@
+"""Time that one row takes, from raw text to logits, tokenizing included.
+
+When to use: for what an interactive user waits. Batch size 1, all cores that the process may use, in milliseconds.
+Protocol: candidates take turns, six rounds of 34 rows each, the same rows of the test split for every candidate; at
+each turn a pause and warm-up calls come first and are discarded, in the first turn one for each length of row that
+will come (engines prepare their kernels by shape). Reported: median and 95th percentile of all rounds, with a bootstrap
+interval over rounds and samples. A percentile p is refused below 10/(1-p) samples (p95: 200).
+A slow model's turn is cut at `at_most` seconds; p95 may then be refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from trimtune.measure._intervals import percentile_interval, samples_needed
+from trimtune.measure._subject import Subject, passes, quiet
+from trimtune.records import Better, Reading
+
+READINGS: dict[str, tuple[str, Better]] = {"latency_p50_ms": ("ms", "lower"), "latency_p95_ms": ("ms", "lower")}
+ROUNDS = 6
+_PERCENTILES = {"latency_p50_ms": 50.0, "latency_p95_ms": 95.0}
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    rows: int = Field(34, ge=1, description="rows per turn; six turns of 34 make the 204 samples that p95 needs")
+    seconds: float = Field(0.15, ge=0, description="a turn repeats its rows until this is spent")
+    at_most: float = Field(3.0, gt=0, description="seconds after which a turn is cut")
+    warm_up: int = Field(3, ge=1, description="calls discarded at the start of each turn")
+    settle_seconds: float = Field(0.03, ge=0, description="pause before a turn")
+    seed: int = Field(0, description="order in which rows are drawn")
+
+
+def sample(subject: Subject, config: Config) -> dict[str, Any]:
+    """One turn: `ms`, the time of each call."""
+    texts = subject.draw(config.rows, config.seed)
+    with quiet(config.settle_seconds):
+        passes(_one(subject), _warm_up(subject, texts, config), 0.0, config.at_most)
+        taken = passes(_one(subject), texts, config.seconds, config.at_most)
+    return {"ms": [1e3 * seconds for seconds in taken]}
+
+
+def _one(subject: Subject) -> Any:
+    return lambda text: subject.logits([text])
+
+
+def _warm_up(subject: Subject, texts: list[str], config: Config) -> list[str]:
+    if subject.turn > 0:
+        return texts[:config.warm_up]
+    coming = [text for turn in range(ROUNDS) for text in subject.draw(config.rows, config.seed, turn)]
+    by_length = {subject.encode([text])["input_ids"].shape[1]: text for text in coming}
+    return [*by_length.values(), *texts[:config.warm_up]]
+
+
+def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Reading]:
+    """Median and 95th percentile over all turns, in ms."""
+    rounds = [sample["ms"] for sample in samples]
+    pooled = np.concatenate([np.asarray(taken, dtype=float) for taken in rounds])
+    return {name: _percentile(name, rounds, pooled, config.seed) for name in READINGS}
+
+
+def _percentile(name: str, rounds: list[list[float]], pooled: np.ndarray, seed: int) -> Reading:
+    unit, better = READINGS[name]
+    needed, n = samples_needed(_PERCENTILES[name]), len(pooled)
+    if n < needed:
+        return Reading(name=name, value=None, unit=unit, better=better, n=n,
+                       note=f"too few: {n} samples, this percentile needs {needed}")
+    low, high = percentile_interval(rounds, _PERCENTILES[name], seed)
+    return Reading(name=name, value=float(np.percentile(pooled, _PERCENTILES[name])), unit=unit, better=better, n=n,
+                   low=low, high=high, interval="bootstrap over rounds and samples 95%")

@@ -1,0 +1,111 @@
+"""How many of the test rows are answered right: accuracy, macro-F1, and the accuracy of the worst class.
+
+The test split is read here and by nothing that decides earlier. Formulas, with y the truth and ŷ = argmax of the logits:
+accuracy = mean(y = ŷ), Wilson's 95% interval; F1 of a class = 2·TP / (rows of it + answers of it), macro-F1 = mean over
+the classes that occur, bootstrap over rows; worst class = the lowest share of right answers among a class's own rows,
+Wilson's interval, its label in the note (it was chosen for being the lowest, so read it as a hint where to look).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from trimtune import parts
+from trimtune.measure._intervals import wilson
+from trimtune.measure._subject import Subject, finite
+from trimtune.records import Better, Reading
+from trimtune.study import data
+
+READINGS: dict[str, tuple[str, Better]] = {
+    "accuracy": ("fraction", "higher"), "macro_f1": ("fraction", "higher"), "worst_class_accuracy": ("fraction", "higher")}
+ROUNDS = 1
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    batch_size: int = Field(32, ge=1, description="rows answered together")
+    resamples: int = Field(500, ge=100, description="bootstrap resamples of macro-F1")
+    seed: int = Field(0, description="of the bootstrap")
+
+
+def sample(subject: Subject, config: Config) -> dict[str, Any]:
+    """The answers to every test row, beside the truth."""
+    predictions = predict(lambda texts: finite(subject.logits(texts), len(subject.classes)), subject.texts, config.batch_size)
+    return {"predictions": predictions, "truth": subject.labels, "classes": list(subject.classes)}
+
+
+def predict(logits: Callable[[Sequence[str]], np.ndarray], texts: Sequence[str], batch_size: int) -> list[int]:
+    """Label index of each text, in the order given; rows of like length are answered together, since padding is waste."""
+    found = np.empty(len(texts), dtype=np.int64)
+    order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+    for start in range(0, len(order), batch_size):
+        rows = order[start:start + batch_size]
+        found[rows] = logits([texts[row] for row in rows]).argmax(axis=1)
+    return [int(index) for index in found]
+
+
+def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Reading]:
+    """Accuracy, macro-F1 and worst class accuracy, as fractions of 1."""
+    truth, predictions = np.asarray(samples[0]["truth"]), np.asarray(samples[0]["predictions"])
+    classes, n, right = samples[0]["classes"], len(truth), truth == predictions
+    low, high = f1_interval(truth, predictions, len(classes), config.resamples, config.seed)
+    rows_C = np.bincount(truth, minlength=len(classes))
+    hits_C = np.bincount(truth[right], minlength=len(classes))
+    worst = int(np.argmin(np.where(rows_C > 0, hits_C / np.maximum(rows_C, 1), np.inf)))
+    return {"accuracy": _share("accuracy", int(right.sum()), n),
+            "macro_f1": _reading("macro_f1", macro_f1(truth, predictions, len(classes)), n, low, high,
+                                 "bootstrap over rows 95%"),
+            "worst_class_accuracy": _share("worst_class_accuracy", int(hits_C[worst]), int(rows_C[worst]), classes[worst])}
+
+
+def macro_f1(truth: np.ndarray, predictions: np.ndarray, classes: int) -> float:
+    """Mean F1 over the classes that occur in truth or answers."""
+    hits_C = np.bincount(truth[truth == predictions], minlength=classes)
+    both_C = np.bincount(truth, minlength=classes) + np.bincount(predictions, minlength=classes)
+    return float((2 * hits_C[both_C > 0] / both_C[both_C > 0]).mean())
+
+
+def f1_interval(truth: np.ndarray, predictions: np.ndarray, classes: int, resamples: int, seed: int) -> tuple[float, float]:
+    """95% interval of macro-F1: rows drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(len(truth), size=len(truth)) for _ in range(resamples))
+    low, high = np.percentile([macro_f1(truth[rows], predictions[rows], classes) for rows in drawn], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _share(name: str, hits: int, n: int, note: str = "") -> Reading:
+    low, high = wilson(hits, n)
+    return _reading(name, hits / n, n, low, high, "Wilson 95%", note)
+
+
+def _reading(name: str, value: float, n: int, low: float, high: float, interval: str, note: str = "") -> Reading:
+    unit, better = READINGS[name]
+    return Reading(name=name, value=value, unit=unit, better=better, n=n, low=low, high=high, interval=interval, note=note)
+
+
+def score_model(folder: Path, model: Path, rows: Path, split: str, max_length: int, task: str = "text_classification",
+                batch_size: int = 64) -> dict[str, Any]:
+    """Work of a store step: plain PyTorch answers to one split by a tuned model folder. Writes nothing into `folder`.
+
+    Returns:
+        facts: `accuracy`, `n`, `predictions` (label index of each row).
+    """
+    import torch
+
+    module, read = parts.load("task", task), data.load(rows)
+    part, classes = getattr(read, split), len(read.facts.labels)
+    network, tokenizer = module.load_model(model), module.load_tokenizer(model)
+
+    def logits(texts: Sequence[str]) -> np.ndarray:
+        inputs = {name: torch.from_numpy(value) for name, value in module.encode(tokenizer, texts, max_length).items()}
+        return finite(network(**inputs).logits.float().numpy(), classes)
+
+    with torch.inference_mode():
+        predictions = predict(logits, part.texts, batch_size)
+    right = sum(answer == label for answer, label in zip(predictions, part.labels, strict=True))
+    return {"accuracy": right / len(part.labels), "n": len(part.labels), "predictions": predictions}

@@ -1,0 +1,291 @@
+"""The shared vocabulary: every type that crosses from one room of the package to another.
+
+All are frozen and refuse unknown fields, so that a record read back from disk is the record that was written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Better = Literal["higher", "lower"]
+Prefer = Literal["quality", "latency", "size", "cost"]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Use(Record):
+    """One use of a part: its name and its config with every default filled in."""
+
+    name: str
+    config: dict[str, Any] = {}
+    given: dict[str, Any] = {}
+    """what the study set by itself; it tells two uses of one part apart"""
+
+    @property
+    def label(self) -> str:
+        """`lora`, or `lora(r=16)` where the study changed something."""
+        inner = ",".join(f"{key}={value}" for key, value in self.given.items())
+        return f"{self.name}({inner})" if inner else self.name
+
+
+class DataSpec(Record):
+    """Where the rows are: a file, a hub id or the name of a bundled set per split; columns only if they can't be seen."""
+
+    train: str
+    validation: str | None = None
+    test: str | None = None
+    text: str | None = None
+    label: str | None = None
+
+
+class Fit(Record):
+    """What every fit of a study shares."""
+
+    epochs: int = Field(4, ge=1, le=1000, description="passes over the training rows")
+    batch_size: int = Field(32, ge=1, le=4096, description="rows per optimizer step")
+    max_length: int = Field(128, ge=4, le=8192, description="tokens kept of each row")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: the fastest by a timed matrix product")
+
+
+class Budget(Record):
+    """The same for every method, whatever it is."""
+
+    trials: int = Field(6, ge=1, le=1000, description="learning rates tried per method")
+    seeds: int = Field(3, ge=1, le=100, description="fits of the best setting, each with its own seed")
+    minutes: float = Field(20.0, gt=0, description="cap for each method's search, in minutes of fitting")
+
+
+class Limit(Record):
+    """One `require` line, such as latency_p50_ms <= 8."""
+
+    reading: str
+    op: Literal["<=", ">=", "<", ">"]
+    value: float
+
+    def allows(self, value: float) -> bool:
+        return {"<=": value <= self.value, ">=": value >= self.value,
+                "<": value < self.value, ">": value > self.value}[self.op]
+
+    def __str__(self) -> str:
+        return f"{self.reading} {self.op} {self.value:g}"
+
+
+class Study(Record):
+    """What the user asks, fully resolved: every name known, every config checked, every default filled in."""
+
+    name: str
+    model: str
+    task: str
+    data: DataSpec
+    tune: tuple[Use, ...]
+    trim: tuple[tuple[Use, ...], ...]
+    engine: tuple[Use, ...]
+    fit: Fit = Fit()
+    budget: Budget = Budget()
+    require: tuple[Limit, ...] = ()
+    prefer: Prefer = "quality"
+    seed: int = 0
+
+
+class Candidate(Record):
+    """One fully resolved chain: method → trims in order → engine."""
+
+    method: Use
+    trims: tuple[Use, ...]
+    engine: Use
+
+    @property
+    def trims_label(self) -> str:
+        return "+".join(trim.label for trim in self.trims) or "none"
+
+    @property
+    def name(self) -> str:
+        """`lora+int8@onnx_runtime`"""
+        return "+".join([self.method.label, *(trim.label for trim in self.trims)]) + "@" + self.engine.label
+
+
+class Artifact(Record):
+    """A folder in the store and what is known about it. Paths in `files` are relative to the folder."""
+
+    key: str
+    step: str
+    part: str
+    config: dict[str, Any] = {}
+    parents: tuple[str, ...] = ()
+    seed: int = 0
+    files: dict[str, str] = {}
+    """relative path → sha256"""
+    facts: dict[str, Any] = {}
+    """what the step found out: scores, sizes, counts; plain JSON"""
+    seconds: float = 0.0
+    start_seconds: float = 0.0
+    """what the fresh process itself cost, before the step's work began"""
+    peak_memory_mb: float = 0.0
+    environment: dict[str, str] = {}
+    folder: Path = Field(default=Path(), exclude=True)
+    reused: bool = Field(default=False, exclude=True)
+
+
+class Reading(Record):
+    """One measured quantity. `value` is None when the protocol refuses to give one; `note` then says why."""
+
+    name: str
+    value: float | None
+    unit: str
+    better: Better
+    n: int
+    low: float | None = None
+    high: float | None = None
+    interval: str = ""
+    """how low and high were made, e.g. `Wilson 95%`"""
+    note: str = ""
+
+
+class Row(Record):
+    """One candidate's line of the result: its readings, or the cause why there are none."""
+
+    candidate: Candidate
+    status: Literal["measured", "failed", "unavailable"]
+    cause: str = ""
+    readings: dict[str, Reading] = {}
+    packed: Literal["packed", "simulated", "plain"] = "plain"
+    artifact: str = ""
+    """key of the runnable artifact"""
+    trimmed: str = ""
+    """key of the artifact that the engine was made from"""
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
+
+    def value(self, reading: str) -> float | None:
+        found = self.readings.get(reading)
+        return found.value if found else None
+
+
+class Trial(Record):
+    """One point of a method's search. `curve` holds the validation accuracy after each epoch."""
+
+    learning_rate: float
+    score: float | None
+    curve: tuple[float, ...] = ()
+    pruned: bool = False
+    seconds: float = 0.0
+    cause: str = ""
+
+
+class SeedFit(Record):
+    seed: int
+    validation_accuracy: float
+    test_accuracy: float | None = None
+    seconds: float = 0.0
+    artifact: str = ""
+
+
+class Search(Record):
+    """The ledger of one method: what its budget was, what was done with it, and what came out."""
+
+    method: Use
+    trials_asked: int
+    trials: tuple[Trial, ...]
+    seeds_asked: int
+    seeds: tuple[SeedFit, ...]
+    learning_rate: float | None
+    seconds: float
+    peak_memory_mb: float = 0.0
+    notes: tuple[str, ...] = ()
+    cause: str = ""
+    """why the method failed as a whole, if it did"""
+
+
+class Step(Record):
+    """One line of the run's ledger of steps."""
+
+    step: str
+    part: str
+    key: str
+    seconds: float
+    start_seconds: float
+    peak_memory_mb: float
+    reused: bool
+    cause: str = ""
+
+
+class Rejection(Record):
+    candidate: str
+    reason: str
+
+
+class Choice(Record):
+    """What `choose` concludes. `picked` is None when nothing is inside the limits; `sentence` says it in words."""
+
+    picked: str | None
+    runner_up: str | None
+    binding_limit: str | None
+    rejected: tuple[Rejection, ...]
+    sentence: str
+    tied: tuple[str, ...] = ()
+    """candidates whose quality cannot be told apart from the best one's"""
+
+
+class DataFacts(Record):
+    """What was found in the user's rows, and what was done about it."""
+
+    labels: tuple[str, ...]
+    rows: dict[str, int]
+    text: str
+    label: str
+    notes: tuple[str, ...] = ()
+    sources: dict[str, str] = {}
+
+
+class Plan(Record):
+    """What a run would do, before it does it."""
+
+    study: Study
+    data: DataFacts
+    candidates: tuple[Candidate, ...]
+    base: dict[str, Any]
+    forecast: dict[str, dict[str, Any]]
+    """method label → minutes of one fit, of the whole search at most, and peak memory"""
+
+
+class Result(Record):
+    """Everything a run found out; `result.json` in the run folder. Report, choose and ship read nothing else."""
+
+    study: Study
+    data: DataFacts
+    machine: dict[str, Any]
+    rows: tuple[Row, ...]
+    searches: tuple[Search, ...]
+    steps: tuple[Step, ...]
+    choice: Choice
+    predictions: dict[str, tuple[int, ...]] = {}
+    """candidate name → predicted label index of every test row"""
+    truth: tuple[int, ...] = ()
+    version: str = ""
+    created: str = ""
+    seconds: float = 0.0
+
+    def row(self, name: str) -> Row:
+        return next(row for row in self.rows if row.name == name)
+
+    @property
+    def readings(self) -> Readings:
+        """Every reading of every candidate."""
+        return Readings({"candidate": row.name, **reading.model_dump()} for row in self.rows for reading in row.readings.values())
+
+
+class Readings(tuple[dict[str, Any], ...]):
+    """Readings as flat records: candidate, name, value, unit, better, n, low, high, interval, note."""
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with one line per reading."""
+        import pandas
+
+        return pandas.DataFrame(list(self))

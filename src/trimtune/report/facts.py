@@ -1,0 +1,76 @@
+"""What stands around the figures: the machine, the data, how it was measured, how to ship it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from trimtune.records import Result
+from trimtune.report import words
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one reading was taken: samples, the making of its interval, and what there is to note."""
+
+    reading: str
+    meaning: str
+    samples: str
+    interval: str
+    notes: tuple[str, ...]
+
+
+def protocols(result: Result) -> list[Protocol]:
+    """One entry per reading that any candidate has."""
+    found = []
+    for name in dict.fromkeys(name for row in result.rows for name in row.readings):
+        taken = [row.readings[name] for row in result.rows if name in row.readings]
+        notes = tuple(dict.fromkeys(reading.note for reading in taken if reading.note))
+        found.append(Protocol(words.title(name), words.MEANINGS.get(name, ""), words.spread(reading.n for reading in taken),
+                              words.listed(dict.fromkeys(reading.interval for reading in taken if reading.interval)),
+                              notes[:6] + ((f"and {len(notes) - 6} more notes, in readings.jsonl",) if len(notes) > 6 else ())))
+    return found
+
+
+def machine(result: Result) -> list[tuple[str, str]]:
+    """The machine's facts as (name, text), nested ones joined."""
+    return list(_flat(result.machine))
+
+
+def _flat(given: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in given.items():
+        name = f"{before} {str(key).replace('_', ' ')}".strip()
+        if isinstance(value, dict):
+            yield from _flat(value, name)
+        elif isinstance(value, (list, tuple)):
+            yield name, ", ".join(map(str, value))
+        elif isinstance(value, bool) or value is None:
+            yield name, {True: "yes", False: "no", None: "–"}[value]
+        else:
+            yield name, words.number(value) if isinstance(value, float) else str(value)
+
+
+def split_rows(result: Result) -> list[tuple[str, str]]:
+    return [(split, f"{rows:,}") for split, rows in result.data.rows.items()]
+
+
+def asked(result: Result) -> list[tuple[str, str]]:
+    """The study in a few lines, as (name, text)."""
+    study, budget, fit = result.study, result.study.budget, result.study.fit
+    return [("Model", study.model), ("Task", study.task), ("Methods", words.listed(use.label for use in study.tune)),
+            ("Trims", words.listed("+".join(use.label for use in chain) or "none" for chain in study.trim)),
+            ("Engines", words.listed(use.label for use in study.engine)),
+            ("Limits", words.listed(words.limit(result, limit) for limit in study.require) or "none"),
+            ("Preferred", study.prefer),
+            ("Budget per method", (f"{words.count(budget.trials, 'trial')}, {words.count(budget.seeds, 'seed')}, "
+                                  f"{budget.minutes:g} min of search")),
+            ("Each fit", (f"{words.count(fit.epochs, 'epoch')}, batches of {fit.batch_size}, at most {fit.max_length} tokens, "
+                         f"precision {fit.precision}")),
+            ("Seed", str(study.seed))]
+
+
+def ship_line(result: Result) -> str:
+    """The command that ships the picked candidate, quoted for a shell."""
+    return f"trimtune ship {shlex.quote(f'runs/{result.study.name}')} -o bundle/"

@@ -1,0 +1,88 @@
+"""The run folder's files: each is written beside its place and renamed into it, so that no reader meets half a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from trimtune.records import Result, Row
+from trimtune.report.tables import inside_limits
+
+COLUMNS = ("candidate", "method", "trims", "engine", "status", "cause", "accuracy", "accuracy_low", "accuracy_high", "macro_f1",
+           "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb", "fit_seconds",
+           "inside_limits", "tied_with_best")
+
+
+def write(result: Result, folder: Path) -> Path:
+    """Write everything a run leaves behind into `folder` (made if absent).
+
+    Returns:
+        The path of report.html. Beside it: report.md, candidates.csv, readings.jsonl, choice.json, predictions.csv, result.json.
+    """
+    from trimtune.report import markdown, page
+
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"result.json": result.model_dump_json(indent=1) + "\n", "choice.json": choice_json(result),
+             "candidates.csv": candidates_csv(result), "readings.jsonl": readings_jsonl(result),
+             "predictions.csv": predictions_csv(result), "report.md": markdown.text(result), "report.html": page.html(result)}
+    temporary = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in texts}
+    try:
+        for beside, text in zip(temporary.values(), texts.values(), strict=True):
+            beside.write_text(text, encoding="utf-8", newline="\n")
+        for path, beside in temporary.items():
+            beside.replace(path)
+    finally:
+        for beside in temporary.values():
+            beside.unlink(missing_ok=True)
+    return folder / "report.html"
+
+
+def candidates_csv(result: Result) -> str:
+    """One line per candidate in the study's order; a reading that does not exist is an empty field."""
+    return _csv(COLUMNS, [[_field(result, row, name) for name in COLUMNS] for row in result.rows])
+
+
+def _field(result: Result, row: Row, column: str) -> Any:
+    accuracy = row.readings.get("accuracy")
+    own: dict[str, Any] = {
+        "candidate": row.name, "method": row.candidate.method.label, "trims": row.candidate.trims_label,
+        "engine": row.candidate.engine.label, "status": row.status, "cause": row.cause,
+        "accuracy_low": accuracy.low if accuracy else None, "accuracy_high": accuracy.high if accuracy else None,
+        "inside_limits": str(inside_limits(result, row)).lower(), "tied_with_best": str(row.name in result.choice.tied).lower()}
+    return own[column] if column in own else row.value(column)
+
+
+def readings_jsonl(result: Result) -> str:
+    """One JSON object per reading: the candidate, whether its figures are real, and the reading's own fields."""
+    lines = [{"candidate": row.name, "packed": row.packed, **reading.model_dump(), "version": result.version}
+             for row in result.rows for reading in row.readings.values()]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def choice_json(result: Result) -> str:
+    return json.dumps(result.choice.model_dump(), ensure_ascii=False, indent=2) + "\n"
+
+
+def predictions_csv(result: Result) -> str:
+    """One line per test row: its number from 0, the true label, then each candidate's answer."""
+    names = list(result.predictions)
+    columns = [result.truth, *(result.predictions[name] for name in names)]
+    lines = [[index, *(_label(result, column[index]) if index < len(column) else "" for column in columns)]
+             for index in range(max(map(len, columns)))]
+    return _csv(("row", "truth", *names), lines)
+
+
+def _label(result: Result, index: int) -> str:
+    return result.data.labels[index] if 0 <= index < len(result.data.labels) else str(index)
+
+
+def _csv(header: tuple[str, ...], lines: list[list[Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    return out.getvalue()

@@ -1,0 +1,84 @@
+"""report.md: the choice, the table and the notes, for a pull request or a wiki."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from trimtune.records import Result
+from trimtune.report import facts, tables, tuning, words
+
+
+def text(result: Result) -> str:
+    """The report as GitHub-flavored Markdown. Everything that a user named is escaped."""
+    parts = [_head(result), _candidates(result), _rejected(result), _tuning(result), _failures(result), _around(result)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def plain(given: str) -> str:
+    """Text that Markdown shows as it is: on one line, with its special characters escaped."""
+    return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", " ".join(given.split()))
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *lines)]
+    return "\n".join(rows)
+
+
+def _head(result: Result) -> str:
+    choice = result.choice
+    mark = "" if choice.picked else "**Nothing fits.** "
+    lines = [f"# {plain(result.study.name)}", f"{mark}{plain(choice.sentence)}"]
+    if choice.picked:
+        row = result.row(choice.picked)
+        shown = []
+        for name in tables.SHOWN:
+            if reading := row.readings.get(name):
+                between = f" ({words.interval(reading)})" if reading.low is not None else ""
+                shown.append(f"- {words.title(name)}: {words.value(reading)}{between}, n = {reading.n:,}")
+        lines += [f"Picked: **{plain(choice.picked)}**" + (f", runner-up: {plain(choice.runner_up)}" if choice.runner_up else ""),
+                  "\n".join(shown), "Ship it:", "    " + " ".join(facts.ship_line(result).split())]
+    return "\n\n".join(lines)
+
+
+def _candidates(result: Result) -> str:
+    head = ["#", "candidate", *(f"{words.title(name)} {f'({n})' if (n := tables.samples(result, name)) else ''}".strip()
+                                for name in tables.SHOWN), "inside limits", "remarks"]
+    lines = []
+    for line in tables.lines(result):
+        remarks = [line.role, "tied with the best" if line.tied else "", "" if line.row.packed == "plain" else line.row.packed,
+                   f"{line.row.status}: {line.row.cause}" if line.row.status != "measured" else ""]
+        cells = [(cell.text + (f" ({cell.detail})" if cell.detail else "")) if cell.sort is not None else cell.note or cell.text
+                 for cell in line.cells]
+        lines.append([str(line.number), plain(line.row.name), *map(plain, cells),
+                      ("yes" if line.inside else "no") if line.row.status == "measured" else "–",
+                      plain("; ".join(filter(None, remarks)))])
+    return "## Candidates\n\n" + (_table(head, lines) if lines else "The study has no candidates.")
+
+
+def _rejected(result: Result) -> str:
+    lines = [f"- {plain(rejection.candidate)}: {plain(rejection.reason)}" for rejection in result.choice.rejected]
+    return "## Why not the others\n\n" + "\n".join(lines) if lines else ""
+
+
+def _tuning(result: Result) -> str:
+    lines = [[plain(method.name), plain(" ".join([method.sentence, *method.notes, method.cause]).strip()), plain(method.seeds),
+              method.each or "–", method.scored_on or "–", method.seconds, method.memory] for method in tuning.methods(result)]
+    head = ["method", "what the budget did", "accuracy over seeds", "each seed", "on", "time", "peak memory"]
+    return "## Tuning\n\n" + _table(head, lines) if lines else ""
+
+
+def _failures(result: Result) -> str:
+    found = [f"- {plain(cause)}: {plain(words.listed(what))}" for cause, what in tables.failures(result)]
+    return "## What failed\n\n" + "\n".join(found) if found else ""
+
+
+def _around(result: Result) -> str:
+    rows = ", ".join(f"{split} {count}" for split, count in facts.split_rows(result))
+    lines = [f"- Rows: {plain(rows)}; {words.count(len(result.data.labels), 'label')}",
+             *(f"- {plain(note)}" for note in result.data.notes),
+             *(f"- Machine, {plain(name)}: {plain(value)}" for name, value in facts.machine(result)),
+             *(f"- {plain(way.reading)}: n = {way.samples}" + (f", interval: {plain(way.interval)}" if way.interval else "")
+               for way in facts.protocols(result)),
+             f"- trimtune {plain(result.version)}, {plain(result.created)}, {words.duration(result.seconds)} in all"]
+    return "## Data, machine, protocol\n\n" + "\n".join(lines)

@@ -1,0 +1,236 @@
+"""The pictures: quality against cost with the Pareto front, and each method's search. Altair → SVG, inlined in the page.
+
+Colors are CSS variables of the page (`var(--m1)`), so that one SVG serves light and dark.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from trimtune.records import Limit, Result, Search
+from trimtune.report import words
+from trimtune.report.tables import Line
+
+QUALITY = "accuracy"
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
+HUES = 7
+"""colors of the palette (Okabe and Ito's, darkened for contrast); methods beyond them share the gray `--m0`"""
+_clips = itertools.count()
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Which color each method has and which shape each engine, the same in every picture."""
+
+    colors: dict[str, str]
+    shapes: dict[str, str]
+
+
+def keys(result: Result) -> Keys:
+    methods = list(dict.fromkeys(row.candidate.method.label for row in result.rows))
+    methods += [search.method.label for search in result.searches if search.method.label not in methods]
+    engines = list(dict.fromkeys(row.candidate.engine.label for row in result.rows))
+    return Keys({name: f"var(--m{i + 1 if i < HUES else 0})" for i, name in enumerate(methods)},
+                {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(engines)})
+
+
+def front(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points that no other beats: none has a lower x with at least their y. `x` is a cost, `y` a quality."""
+    kept: list[dict[str, Any]] = []
+    for point in sorted(points, key=lambda point: (point["x"], -point["y"])):
+        if not kept or point["y"] > kept[-1]["y"]:
+            kept.append(point)
+    return kept
+
+
+def points(result: Result, lines: list[Line], cost: str) -> list[dict[str, Any]]:
+    """One point per measured candidate with real (not simulated) figures, y in percent."""
+    found = []
+    for line in lines:
+        x, y = line.row.readings.get(cost), line.row.readings.get(QUALITY)
+        if line.simulated or x is None or y is None or x.value is None or y.value is None:
+            continue
+        scale = words.percent_scale(words.unit_of(result, QUALITY))
+        told = f"#{line.number} {line.row.name}: {words.value(y)} ({words.interval(y)}, n = {y.n:,}), {words.value(x)}"
+        found.append({"x": x.value, "x1": x.value if x.low is None else x.low, "x2": x.value if x.high is None else x.high,
+                      "y": y.value * scale, "y1": (y.value if y.low is None else y.low) * scale,
+                      "y2": (y.value if y.high is None else y.high) * scale, "role": line.role, "told": told,
+                      "number": f"#{line.number}", "method": line.row.candidate.method.label,
+                      "engine": line.row.candidate.engine.label})
+    return found
+
+
+def pareto(result: Result, lines: list[Line], cost: str, keyed: Keys, sizes: tuple[tuple[int, int], ...]) -> list[str]:
+    """One SVG of accuracy against one cost for each (width, height) in pixels; none when no candidate has both."""
+    import altair as alt
+
+    data = points(result, lines, cost)
+    if not data:
+        return []
+    unit, scale = words.unit_of(result, cost), words.percent_scale(words.unit_of(result, QUALITY))
+    limits = _limits(result)
+    x_domain, log = _x_domain(data, limits.get(cost))
+    y_domain = _y_domain(data, limits.get(QUALITY), scale)
+    x = alt.X("x:Q", title=f"{words.title(cost)}, {unit} (less is better)",
+              scale=alt.Scale(domain=x_domain, type="log" if log else "linear", nice=False),
+              axis=alt.Axis(values=_ticks(*x_domain) if log else alt.Undefined, tickCount=6, format="~r"))
+    y = alt.Y("y:Q", title="Accuracy, % (more is better)", axis=alt.Axis(tickCount=6),
+              scale=alt.Scale(domain=y_domain, nice=False))
+    best = front(data)
+    color = alt.Color("method:N", legend=None, scale=alt.Scale(domain=list(keyed.colors), range=list(keyed.colors.values())))
+    shape = alt.Shape("engine:N", legend=None, scale=alt.Scale(domain=list(keyed.shapes), range=list(keyed.shapes.values())))
+    faint = alt.condition("datum.named", alt.value(0.8), alt.value(0.25))
+    base = alt.Chart(alt.NamedData(name="points"))
+    chart = alt.layer(
+        *_limit_layers(limits, cost, (x, x_domain), (y, y_domain), scale),
+        alt.Chart(alt.NamedData(name="front")).mark_line(interpolate="step-after", color="var(--front)", strokeWidth=1.5,
+                                                         aria=False).encode(x, y),
+        base.mark_rule(aria=False).encode(x, _on(y, "y1"), alt.Y2("y2:Q"), color, opacity=faint),
+        base.mark_rule(aria=False).encode(_on(x, "x1"), alt.X2("x2:Q"), y, color, opacity=faint),
+        base.transform_filter("datum.role == 'picked'").mark_point(size=420, color="var(--accent)", strokeWidth=2.5, aria=False,
+                                                                   opacity=1).encode(x, y),
+        base.mark_point(filled=True, size=84, opacity=1, stroke="var(--card)", strokeWidth=1).encode(
+            x, y, color, shape, description="told:N"),
+        alt.Chart(alt.NamedData(name="labels")).mark_text(align="left", dx=9, dy=-9, fontSize=11, fontWeight=600,
+                                                          color="var(--ink)", aria=False).encode(x, y, text="number:N"))
+    drawn = []
+    for width, height in sizes:
+        named = [point for point in data if point["role"] or point in best]
+        labels = _apart(named, x_domain, y_domain, log, (width - 60, height - 45))
+        drawn.append(_svg(chart, width, height, front=best, labels=labels,
+                          points=[{**point, "named": point in named} for point in data]))
+    return drawn
+
+
+def _apart(named: list[dict[str, Any]], x_domain: list[float], y_domain: list[float], log: bool,
+           size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Those points whose labels don't cover one another: the pick's first, then the runner-up's, then the best ones'."""
+    place = math.log if log else float
+    kept: list[tuple[float, float, dict[str, Any]]] = []
+    for point in sorted(named, key=lambda point: ({"picked": 0, "runner-up": 1}.get(point["role"], 2), -point["y"])):
+        x = size[0] * (place(point["x"]) - place(x_domain[0])) / (place(x_domain[1]) - place(x_domain[0]))
+        y = size[1] * (point["y"] - y_domain[0]) / (y_domain[1] - y_domain[0])
+        if all(abs(x - other_x) > 30 or abs(y - other_y) > 14 for other_x, other_y, _ in kept):
+            kept.append((x, y, point))
+    return [point for _, _, point in kept]
+
+
+def _x_domain(data: list[dict[str, Any]], limit: Limit | None) -> tuple[list[float], bool]:
+    """The span of the axis, and whether it is logarithmic: it is when the largest cost is 3.5 times the smallest."""
+    low, high = min(point["x1"] for point in data), max(point["x2"] for point in data)
+    if limit is not None and low / 4 <= limit.value <= high * 4:
+        low, high = min(low, limit.value), max(high, limit.value)
+    if low > 0 and high / low > 3.5:
+        return [low / 1.25, high * 1.35], True
+    air = 0.08 * (high - low) or abs(high) * 0.2 or 1.0
+    return [max(0.0, low - air) if low >= 0 else low - air, high + 1.6 * air], False
+
+
+def _y_domain(data: list[dict[str, Any]], limit: Limit | None, scale: float) -> list[float]:
+    low, high = min(point["y1"] for point in data), max(point["y2"] for point in data)
+    if limit is not None:
+        low, high = min(low, limit.value * scale), max(high, limit.value * scale)
+    air = 0.05 * (high - low) or 1.0
+    return [max(0.0, low - air), min(101.0, high + air)]
+
+
+def beyond(result: Result, lines: list[Line], cost: str) -> list[Limit]:
+    """The limits on this picture's readings that lie so far off that drawing them would squeeze everything else."""
+    domain, _ = _x_domain(points(result, lines, cost), _limits(result).get(cost))
+    return [limit for limit in result.study.require if limit.reading == cost and not domain[0] <= limit.value <= domain[1]]
+
+
+def _limits(result: Result) -> dict[str, Limit]:
+    return {limit.reading: limit for limit in result.study.require}
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1-2-5 steps for a logarithmic axis; only 1-steps when it spans more than three decades."""
+    steps = (1, 2, 5) if high / low < 1000 else (1,)
+    return [step * 10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for step in steps
+            if low <= step * 10.0**power <= high]
+
+
+def _limit_layers(limits: dict[str, Limit], cost: str, x: tuple[Any, list[float]], y: tuple[Any, list[float]],
+                  scale: float) -> list[Any]:
+    """A dashed line per limit that falls into the picture, with the side that is not allowed shaded.
+
+    `x` and `y` are the picture's encodings and domains; a limit repeats the encoding's scale, lest Vega add a zero to it.
+    """
+    import altair as alt
+
+    layers: list[Any] = []
+    for name, (encoding, domain), factor, second in ((cost, x, 1.0, alt.X2), (QUALITY, y, scale, alt.Y2)):
+        limit = limits.get(name)
+        if limit is None or not domain[0] <= limit.value * factor <= domain[1]:
+            continue
+        at, outer = limit.value * factor, domain[1] if limit.op.startswith("<") else domain[0]
+        first = _on(encoding, "at")
+        drawn = alt.Chart(alt.InlineData(values=[{"at": at, "outer": outer}]))
+        layers += [drawn.mark_rect(color="var(--bad)", opacity=0.07, aria=False).encode(first, second("outer:Q")),
+                   drawn.mark_rule(color="var(--bad)", strokeDash=[5, 4], strokeWidth=1.25, aria=False).encode(first)]
+    return layers
+
+
+def _on(encoding: Any, field: str) -> Any:
+    """The same axis and scale for another field."""
+    copied = encoding.copy(deep=False)
+    copied.shorthand = f"{field}:Q"
+    return copied
+
+
+def search(result: Result, found: Search, keyed: Keys, width: int = 320, height: int = 190) -> str:
+    """SVG of validation score over learning rate: pruned trials hollow, the best ringed; empty without a scored trial."""
+    import altair as alt
+
+    scored = [trial for each in result.searches for trial in each.trials if trial.score is not None and not trial.cause]
+    own = [trial for trial in found.trials if trial.score is not None and not trial.cause]
+    if not own:
+        return ""
+    best = max((trial for trial in own if not trial.pruned), key=lambda trial: trial.score or 0, default=None)
+    data = [{"x": trial.learning_rate, "y": 100 * (trial.score or 0), "pruned": trial.pruned, "best": trial is best,
+             "told": f"learning rate {words.rate(trial.learning_rate)}: {words.percent(trial.score or 0)}"
+                     f"{', stopped early' if trial.pruned else ''}, {words.duration(trial.seconds)}"} for trial in own]
+    low, high = min(100 * (trial.score or 0) for trial in scored), max(100 * (trial.score or 0) for trial in scored)
+    air = 0.08 * (high - low) or 2.0
+    rates = [trial.learning_rate for trial in own]
+    color = keyed.colors[found.method.label]
+    x = alt.X("x:Q", title="Learning rate", scale=alt.Scale(type="log", domain=[min(rates) / 1.4, max(rates) * 1.4], nice=False),
+              axis=alt.Axis(values=_ticks(min(rates) / 1.4, max(rates) * 1.4), format="~e"))
+    y = alt.Y("y:Q", title="Validation accuracy, %", axis=alt.Axis(tickCount=5),
+              scale=alt.Scale(domain=[max(0.0, low - air), min(103.0, high + 1.5 * air)], nice=False))
+    base = alt.Chart(alt.NamedData(name="trials"))
+    chart = alt.layer(
+        base.transform_filter("!datum.pruned").mark_line(color=color, opacity=0.35, strokeWidth=1.5, aria=False).encode(x, y),
+        base.transform_filter("datum.best").mark_point(size=260, color="var(--accent)", strokeWidth=2.2, opacity=1,
+                                                       aria=False).encode(x, y),
+        base.transform_filter("datum.pruned").mark_point(size=64, color=color, strokeWidth=1.75, fill="var(--card)", opacity=1
+                                                         ).encode(x, y, description="told:N"),
+        base.transform_filter("!datum.pruned").mark_point(filled=True, size=64, color=color, opacity=1).encode(
+            x, y, description="told:N"))
+    return _svg(chart, width, height, trials=data)
+
+
+def _svg(chart: Any, width: int, height: int, **data: list[dict[str, Any]]) -> str:
+    """The chart as SVG of this size, for inlining: page's font, ids of its own, each mark's description as a tooltip.
+
+    The data comes by name, since Altair copies what is inside a chart many times over.
+    """
+    import vl_convert
+
+    styled = chart.configure(font="sans-serif", background="transparent", padding=2).configure_view(stroke=None).configure_axis(
+        labelColor="var(--muted)", titleColor="var(--muted)", gridColor="var(--grid)", domainColor="var(--rule)",
+        tickColor="var(--rule)", labelFontSize=11, titleFontSize=11.5, titleFontWeight="normal", titlePadding=8, labelPadding=4,
+        labelOverlap=True)
+    spec = styled.to_dict(validate=False)
+    spec |= {"width": width, "height": height, "datasets": spec.get("datasets", {}) | data,
+             "autosize": {"type": "fit", "contains": "padding"}}
+    svg = vl_convert.vegalite_to_svg(spec)
+    prefix = f"p{next(_clips)}-"
+    svg = re.sub(r'(url\(#|id=")(clip)', rf"\g<1>{prefix}\g<2>", svg)
+    svg = re.sub(r' font-family="[^"]*"', "", svg)
+    return re.sub(r'<path aria-label="([^"]*)"([^>]*)/>', r'<path aria-label="\1"\2><title>\1</title></path>', svg)

@@ -1,0 +1,96 @@
+"""The model card: what a stranger who finds the bundle needs to know, in plain Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trimtune.ship.source import Source
+
+_LICENSES = {"minilm": "Apache-2.0 (sentence-transformers/all-MiniLM-L6-v2)"}
+
+
+def card(source: Source, manifest: dict[str, Any]) -> str:
+    """README.md of a bundle, from the run's records alone."""
+    result, candidate = source.result, source.row.candidate
+    sections = [
+        f"# {result.study.name}: {candidate.name}",
+        (f"A text classifier with {len(result.data.labels)} labels, made from `{manifest['study']['model']}` by "
+        f"[trimtune](https://pypi.org/project/trimtune/) {manifest['trimtune']}: tuned by **{candidate.method.label}**, "
+        f"trimmed by **{candidate.trims_label}**, run by **{candidate.engine.label}**."),
+        "## Use", _use(result.data.labels), "## Labels", ", ".join(f"`{label}`" for label in result.data.labels),
+        "## Measured", f"On the {len(result.truth)} test rows, on {_machine(result.machine)}.", _readings(manifest["readings"]),
+        "## Proven before shipping", _parity(manifest["parity"]),
+        "## Data", _data(source), "## What was changed from the base model", _changes(source, manifest),
+        "## Limits", _limits(source, manifest),
+        "## License", (f"The base model's license holds for what is derived from it: "
+        f"{_LICENSES.get(result.study.model, 'see the page of `' + str(manifest['study']['model']) + '`')}. "
+        "The rows that it was tuned on may add terms of their own."),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _use(labels: tuple[str, ...]) -> str:
+    return ('```python\nimport trimtune\nmodel = trimtune.load("bundle/")        # this folder; every file\'s hash is checked\n'
+            f'model(["a text", "another"])[0].label   # one of the {len(labels)} labels below; also .probability\n```\n\n'
+            'Or, without code: `trimtune predict bundle/ "a text"`, and for files: `trimtune predict bundle/ --file rows.csv`.')
+
+
+def _readings(readings: dict[str, dict[str, Any]]) -> str:
+    lines = ["| reading | value | interval | n |", "|---|---:|---|---:|"]
+    for name, reading in readings.items():
+        unit = "" if reading["unit"] in ("", "fraction", "ratio") else f" {reading['unit']}"
+        absent = f"none: {reading['note'] or 'too few samples'}"
+        value = absent if reading["value"] is None else f"{reading['value']:.4g}{unit}"
+        known = reading["low"] is not None and reading["high"] is not None
+        spread = f"{reading['low']:.4g} – {reading['high']:.4g} {reading['interval']}".strip() if known else ""
+        lines.append(f"| {name} | {value} | {spread} | {reading['n']} |")
+    return "\n".join(lines)
+
+
+def _parity(hops: list[dict[str, Any]]) -> str:
+    lines = ["The answers were followed from the fit to these files; shipping stops where they change more than allowed.",
+             "", "| hop | rows | max difference | allowed | same label |", "|---|---:|---:|---:|---:|"]
+    for hop in hops:
+        allowed = "recorded only" if hop["allowed_difference"] is None else f"{hop['allowed_difference']:.1g}"
+        difference = f"{hop['max_difference']:.2g} ({hop['unit']})"
+        lines.append(f"| {hop['name']} | {hop['rows']} | {difference} | {allowed} | {hop['agreement']:.2%} |")
+    return "\n".join(lines)
+
+
+def _data(source: Source) -> str:
+    facts = source.result.data
+    counts = ", ".join(f"{count:,} {split}" for split, count in facts.rows.items())
+    notes = "".join(f"\n- {note}" for note in facts.notes)
+    return f"Rows: {counts}. Text column `{facts.text}`, label column `{facts.label}`." + (f"\n{notes}" if notes else "")
+
+
+def _changes(source: Source, manifest: dict[str, Any]) -> str:
+    candidate = source.row.candidate
+    lines = [f"- Tuned by `{candidate.method.name}` with {_config(candidate.method.config)}."]
+    lines += [f"- Trimmed by `{trim.name}` with {_config(trim.config)}." for trim in candidate.trims if trim.name != "none"]
+    precision = f", precision: {manifest['precision']}" if manifest["precision"] else ""
+    lines.append(f"- Exported to `{candidate.engine.name}` with {_config(candidate.engine.config)}; numerics: "
+                 f"{manifest['numerics']}, weights: {manifest['packed']}{precision}.")
+    if manifest["adapter"]:
+        lines.append("- `adapter/` holds the tuning alone, head included, in PEFT's format: "
+                     "`PeftModel.from_pretrained(base, \"bundle/adapter\")`. It is the tuned model, before any trim.")
+    return "\n".join(lines)
+
+
+def _limits(source: Source, manifest: dict[str, Any]) -> str:
+    worst = source.row.readings.get("worst_class_accuracy")
+    lines = [f"- Texts longer than {manifest['max_length']} tokens are cut.",
+             "- A text about none of the labels gets one of them all the same; its probability isn't calibrated, only a hint.",
+             "- The readings hold for rows like the test rows and for a machine like the one above."]
+    if worst is not None and worst.value is not None:
+        lines.insert(0, f"- On its worst label it is right on {worst.value:.1%} of the test rows.")
+    return "\n".join(lines)
+
+
+def _config(config: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in config.items()) or "no options"
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    said = [str(machine[key]) for key in ("cpu", "processor", "gpu", "system", "platform") if machine.get(key)]
+    return "; ".join(said) or "the machine in manifest.json"

@@ -1,0 +1,156 @@
+"""The parity gate: what ships must answer as what was measured, hop by hop, on the user's own rows.
+
+    tuned → merged        max |Δlogit| ≤ 1e-3                      the adapter folded into the weights changes nothing
+    tuned → plain peft    max |Δlogit| ≤ 1e-3                      the adapter folder on the base model, without trimtune
+    model → engine        max |Δlogit| ≤ the engine's tolerance, and the same label on ≥ 99% of rows
+    measured → bundle     max |Δprobability| ≤ 1e-4, and the labels that were measured, from the bundle's final files
+
+Where an engine's numerics change answers on purpose (int8), the difference is recorded and not judged; the same label on
+< 90% of rows is then called broken. Everything heavy runs in a fresh process; a hop that fails stops the shipping.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from trimtune import parts
+from trimtune.errors import StepFailed
+from trimtune.process import threads
+from trimtune.records import Record
+from trimtune.ship.predictor import logits_of, softmax
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MERGE_TOLERANCE = 1e-3
+SHIPPED_TOLERANCE = 1e-4
+AGREEMENT = 0.99
+CHANGED_AGREEMENT = 0.9
+MAX_ROWS = 1000
+"""validation rows that the gate looks at: 1,000 evenly spaced ones settle it, and hundreds of thousands would take hours"""
+
+
+class Hop(Record):
+    """One hop of the gate. A difference that is not judged has no `allowed_difference`."""
+
+    name: str
+    rows: int
+    unit: Literal["logit", "probability"] = "logit"
+    max_difference: float
+    """over rows and labels"""
+    allowed_difference: float | None
+    agreement: float
+    """share of rows with the same label"""
+    allowed_agreement: float
+    passed: bool
+    note: str = ""
+
+    def __str__(self) -> str:
+        limit = "not judged" if self.allowed_difference is None else f"allowed {self.allowed_difference:.1g}"
+        return (f"{self.name}: max |Δ{self.unit}| {self.max_difference:.2g} ({limit}), same label on {self.agreement:.2%} "
+                f"of {self.rows} rows (at least {self.allowed_agreement:.0%})")
+
+
+class ParityFailed(StepFailed):
+    """Shipping was refused: the answers changed on the way. Nothing was written."""
+
+    def __init__(self, hop: Hop) -> None:
+        super().__init__(f"The parity gate refused to ship. {hop}. Nothing was written.")
+        self.hop = hop
+
+
+def compare(name: str, before_NC: np.ndarray, after_NC: np.ndarray, allowed_difference: float | None,
+            allowed_agreement: float, note: str = "") -> Hop:
+    """Two sets of logits [N, C] of the same rows. One row may always differ in its label, since few rows make coarse shares."""
+    import numpy as np
+
+    if before_NC.shape != after_NC.shape:
+        return Hop(name=name, rows=len(before_NC), max_difference=math.inf, allowed_difference=allowed_difference, agreement=0.0,
+                   allowed_agreement=allowed_agreement, passed=False, note=f"shapes {before_NC.shape} and {after_NC.shape}")
+    difference = float(np.abs(before_NC.astype(np.float64) - after_NC).max())
+    flips = int((before_NC.argmax(-1) != after_NC.argmax(-1)).sum())
+    close = math.isfinite(difference) and (allowed_difference is None or difference <= allowed_difference)
+    return Hop(name=name, rows=len(before_NC), max_difference=difference, allowed_difference=allowed_difference,
+               agreement=1 - flips / len(before_NC), allowed_agreement=allowed_agreement, note=note,
+               passed=close and flips <= max(1, math.floor((1 - allowed_agreement) * len(before_NC))))
+
+
+def compare_shipped(measured_NC: np.ndarray, shipped_NC: np.ndarray, labels_M: Sequence[int], shipped_MC: np.ndarray,
+                    allowed_agreement: float) -> Hop:
+    """The last hop: logits of validation rows by the measured artifact and by the bundle; and, of the M test rows, the labels
+    that were measured against those of the bundle. A label may differ where the bundle's two best are a hair apart.
+    """
+    import numpy as np
+
+    same_shape = measured_NC.shape == shipped_NC.shape
+    difference = float(np.abs(softmax(measured_NC) - softmax(shipped_NC)).max()) if same_shape else math.inf
+    best_MC = np.sort(softmax(shipped_MC), axis=-1)
+    differs_M = shipped_MC.argmax(-1) != np.asarray(labels_M)
+    clear_M = differs_M & (best_MC[:, -1] - best_MC[:, -2] > SHIPPED_TOLERANCE)
+    agreement = 1 - float(clear_M.mean())
+    ties = int(differs_M.sum() - clear_M.sum())
+    return Hop(name="measured → bundle", rows=len(labels_M), unit="probability", max_difference=difference,
+               allowed_difference=SHIPPED_TOLERANCE, agreement=agreement, allowed_agreement=allowed_agreement,
+               passed=difference <= SHIPPED_TOLERANCE and agreement >= allowed_agreement,
+               note=f"{ties} exact ties left out" if ties else "")
+
+
+def demand(hop: Hop) -> Hop:
+    """The hop itself, or ParityFailed with its name and figures."""
+    if not hop.passed:
+        raise ParityFailed(hop)
+    return hop
+
+
+def evenly(rows: Sequence[Any], most: int = MAX_ROWS) -> list[Any]:
+    """At most `most` of the rows, evenly spaced."""
+    step = max(1, math.ceil(len(rows) / most))
+    return list(rows[::step])
+
+
+def tolerance(engine: str, numerics: str, precision: str) -> tuple[float | None, float]:
+    """Allowed max |Δlogit| and agreement of an engine: judged where it promises equality for what it runs."""
+    promised: dict[str, float] = parts.load("engine", engine).TOLERANCE
+    for promise in (precision, numerics) if numerics == "plain" else ():
+        if promise in promised:
+            return promised[promise], AGREEMENT
+    return None, AGREEMENT if numerics == "plain" else CHANGED_AGREEMENT
+
+
+def model_logits(folder: Path, task: str, texts: list[str], max_length: int, merge: bool) -> np.ndarray:
+    """Logits [N, C] of a model folder in PyTorch, float32: the reference."""
+    module = parts.load("task", task)
+    return _torch_logits(module.load_model(folder, merge=merge), module, module.load_tokenizer(folder), texts, max_length)
+
+
+def plain_peft_logits(base: Path, adapter: Path, task: str, labels: int, texts: list[str], max_length: int) -> np.ndarray:
+    """Logits [N, C] of an adapter on the base model by peft and transformers alone, as somebody without trimtune has them."""
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    module = parts.load("task", task)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels, dtype="float32", use_safetensors=True)
+    model = PeftModel.from_pretrained(model, str(adapter)).eval()
+    return _torch_logits(model, module, module.load_tokenizer(base), texts, max_length)
+
+
+def engine_logits(folder: Path, engine: str, task: str, texts: list[str], max_length: int) -> np.ndarray:
+    """Logits [N, C] of a runnable folder by its engine."""
+    module = parts.load("task", task)
+    run = parts.load("engine", engine).load(folder, threads())
+    return logits_of(run, partial(module.encode, module.load_tokenizer(folder), max_length=max_length), texts)
+
+
+def _torch_logits(model: Any, task: Any, tokenizer: Any, texts: list[str], max_length: int) -> np.ndarray:
+    import torch
+
+    def run(batch: dict[str, np.ndarray]) -> np.ndarray:
+        found: np.ndarray = model(**{name: torch.from_numpy(ids_BT) for name, ids_BT in batch.items()}).logits.float().numpy()
+        return found
+
+    with torch.inference_mode():
+        return logits_of(run, partial(task.encode, tokenizer, max_length=max_length), texts)

@@ -1,0 +1,122 @@
+"""A study's rows: read, checked, split where the user gave no split, and kept as files for the steps that follow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from trimtune.errors import TrimtuneError
+from trimtune.records import DataFacts, DataSpec
+from trimtune.study import columns, findings, hub, sources, splits
+from trimtune.study.document import Place
+from trimtune.study.rows import Labelled, check_classes, check_known, rows_of
+from trimtune.study.sources import SPLITS
+from trimtune.study.table import SAMPLE, Table
+from trimtune.study.tables import open_table
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows: text `texts[i]` has the label with index `labels[i]` in `DataFacts.labels`."""
+
+    texts: list[str]
+    labels: list[int]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Rows:
+    train: Split
+    validation: Split
+    test: Split
+    facts: DataFacts
+
+
+def read(spec: DataSpec, seed: int) -> Rows:
+    """The rows of a data spec. Relative paths are taken from the current folder.
+
+    Labels become text and are sorted. A validation or test split that isn't given is split off the training rows (15% of
+    each class). Repeated rows are kept and reported in `facts.notes`.
+
+    Raises:
+        TrimtuneError: with file and row number.
+    """
+    spec = sources.read(spec.model_dump(), Path.cwd(), Place("data"))
+    found, text, label, notes = _found(spec)
+    wanted = [name for name in SPLITS if name not in found]
+    check_classes(found["train"], label, wanted)
+    check_known({name: rows for name, rows in found.items() if name != "train"}, found["train"])
+    plain: dict[str, findings.Labelled] = {name: (rows.texts, rows.labels) for name, rows in found.items()}
+    origin = {name: rows.table.name.rsplit("/", 1)[-1] for name, rows in found.items()}
+    if wanted:
+        texts, labels = plain["train"]
+        for name, rows in splits.split_off(texts, labels, wanted, seed).items():
+            plain[name] = [texts[row] for row in rows], [labels[row] for row in rows]
+            if name != "train":
+                origin[name] = f"split off {origin['train']}"
+                notes.append(f"{name}: {len(rows)} rows split off {origin['train']} ({splits.SHARE:.0%} of each class, "
+                             f"seed {seed}), since there is no such split with labels")
+    plain = {name: plain[name] for name in SPLITS}
+    notes += [note for rows in found.values() for note in rows.table.notes] + findings.notes(plain)
+    names = tuple(sorted(set(plain["train"][1])))
+    index = {name: number for number, name in enumerate(names)}
+    made = {name: Split(list(texts), [index[label] for label in labels]) for name, (texts, labels) in plain.items()}
+    facts = DataFacts(labels=names, rows={name: len(split) for name, split in made.items()}, text=text, label=label,
+                      notes=tuple(notes), sources=origin)
+    return Rows(made["train"], made["validation"], made["test"], facts)
+
+
+def save(rows: Rows, folder: Path) -> None:
+    """Write `train.jsonl`, `validation.jsonl`, `test.jsonl` (one {"text", "label"} per line) and `facts.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SPLITS:
+        split: Split = getattr(rows, name)
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            for text, label in zip(split.texts, split.labels, strict=True):
+                file.write(json.dumps({"text": text, "label": rows.facts.labels[label]}, ensure_ascii=False) + "\n")
+    (folder / "facts.json").write_text(rows.facts.model_dump_json(indent=1), encoding="utf-8")
+
+
+def load(folder: Path) -> Rows:
+    """What `save` wrote."""
+    facts = DataFacts.model_validate_json((folder / "facts.json").read_bytes())
+    index = {name: number for number, name in enumerate(facts.labels)}
+
+    def split(name: str) -> Split:
+        with (folder / f"{name}.jsonl").open(encoding="utf-8", newline="\n") as file:
+            rows = [json.loads(line) for line in file]
+        return Split([row["text"] for row in rows], [index[row["label"]] for row in rows])
+
+    return Rows(split("train"), split("validation"), split("test"), facts)
+
+
+def _found(spec: DataSpec) -> tuple[dict[str, Labelled], str, str, list[str]]:
+    """The rows of each split that exists, the text and label columns, and notes on these."""
+    train = _table(spec.train, "train")
+    if train is None:
+        raise TrimtuneError(f"data.train: '{spec.train}' has no split named train.", "The rows to learn from must be there.",
+                            "Give another set, or a file.")
+    sample = list(islice(train.rows, SAMPLE))
+    text, label, notes = columns.choose(train.name, train.columns, [cells for _, _, cells in sample], spec.text, spec.label)
+    found = {"train": rows_of(train, chain(sample, train.rows), text, label)}
+    for name in ("validation", "test"):
+        given = getattr(spec, name)
+        whole_set = spec.train in sources.bundled() or sources.is_hub(spec.train)
+        table = _table(given or spec.train, name) if given or whole_set else None
+        if table is not None:
+            found[name] = rows_of(table, table.rows, text, label)
+        elif given:
+            raise TrimtuneError(f"data.{name}: '{given}' has no split named {name} with labels.", "It must hold labelled rows.",
+                                f"Give a file, or leave '{name}' out: it is then split off the training rows.")
+    return found, text, label, notes
+
+
+def _table(source: str, split: str) -> Table | None:
+    if source in sources.bundled():
+        path = sources.bundled_file(source, split)
+        return open_table(path) if path else None
+    return hub.open_hub(source, split) if sources.is_hub(source) else open_table(Path(source))

@@ -1,0 +1,13 @@
+"""From what the user asks to every chain that answers it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from trimtune.records import Candidate, Study
+
+
+def expand(study: Study) -> list[Candidate]:
+    """Every method × trim chain × engine, in the order in which the study names them."""
+    return [Candidate(method=method, trims=trims, engine=engine)
+            for method, trims, engine in product(study.tune, study.trim, study.engine)]

@@ -1,0 +1,145 @@
+"""A study file, or the same as a dict, to a `Study`: every name known, every config checked, every default filled in."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from trimtune import parts
+from trimtune.errors import TrimtuneError, unknown
+from trimtune.records import Budget, Fit, Prefer, Study, Use
+from trimtune.study import document, limits, sources
+from trimtune.study.check import check, kind_of, quoted
+from trimtune.study.document import Place
+from trimtune.study.schema import schema as schema
+from trimtune.study.uses import chains, defaults, tasks_of, uses
+
+TUNE = ["head", "full", "lora", "prefix", "prompt"]
+"""methods of a study that names none"""
+TRIM: list[Any] = ["none", "int8"]
+MODEL, TASK = "minilm", "text-classification"
+
+_MAX_SEED = 2**32 - 1
+_NAME = re.compile(r"\w[\w.-]{0,63}")
+_WINDOWS = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+
+
+def read(path: Path) -> Study:
+    """The study in a YAML file. Its relative paths are taken from the file's folder.
+
+    Raises:
+        TrimtuneError: with file, line and key.
+    """
+    given, place = document.load(path)
+    return _study(given, place, path.parent)
+
+
+def resolve(given: Mapping[str, Any], where: str, folder: Path) -> Study:
+    """The same from a dict in a study file's shape.
+
+    Args:
+        where: what errors call the dict.
+        folder: relative paths are taken from here.
+    """
+    try:
+        plain = json.loads(json.dumps(dict(given), default=_as_text))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TrimtuneError(f"{where}: the study can't be read ({error}).", "It must be built of dicts, lists, text and numbers.",
+                            "Replace other objects.") from None
+    return _study(plain, Place(where), folder)
+
+
+def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
+    for key in given:
+        if key not in Study.model_fields:
+            raise unknown("key", key, Study.model_fields, str(place / key), "Correct or remove it.")
+    task = _task(given.get("task", TASK), place / "task")
+    return Study(
+        name=_name(given.get("name"), place / "name"),
+        model=_model(given.get("model", MODEL), folder, place / "model"),
+        task=task,
+        data=sources.read(given.get("data"), folder, place / "data"),
+        tune=uses("method", given.get("tune", TUNE), task, place / "tune"),
+        trim=chains(given.get("trim", TRIM), task, place / "trim"),
+        engine=uses("engine", given["engine"], task, place / "engine") if "engine" in given else _engines_here(task, place),
+        fit=check(Fit, given.get("fit"), place / "fit", "fit: {epochs: 4}"),
+        budget=check(Budget, given.get("budget"), place / "budget", "budget: {trials: 6, seeds: 3, minutes: 20}"),
+        require=limits.read(given.get("require"), place / "require"),
+        prefer=_prefer(given.get("prefer", "quality"), place / "prefer"),
+        seed=_seed(given.get("seed", 0), place / "seed"))
+
+
+def _text(given: Any, place: Place, allowed: str, example: str) -> str:
+    if isinstance(given, str) and given.strip():
+        return given
+    what = "nothing was given" if given is None or given == "" else f"{quoted(given)} is {kind_of(given)}"
+    raise TrimtuneError(f"{place}: {what}.", f"Allowed: {allowed}.", f"Write {example}.")
+
+
+def _name(given: Any, place: Place) -> str:
+    rule = "a name of at most 64 letters, digits, '-', '_' and '.', since the run's folder gets it"
+    name = _text(given, place, rule, "name: helpdesk (a number in quotes)")
+    if not _NAME.fullmatch(name) or name.endswith(".") or name.lower().split(".")[0] in _WINDOWS or len(name.encode()) > 200:
+        safe = re.sub(r"[^\w-]+", "-", name).strip("-")[:64]
+        raise TrimtuneError(f"{place}: {quoted(name)} can't be a folder's name everywhere.", f"Allowed: {rule}.",
+                            f"Write name: {safe if safe and safe.lower() not in _WINDOWS else 'my-study'}.")
+    return name
+
+
+def _task(given: Any, place: Place) -> str:
+    name = _text(given, place, f"one of {', '.join(parts.names('task'))}", f"task: {TASK}").replace("-", "_")
+    if name not in parts.names("task"):
+        raise unknown("task", name, parts.names("task"), str(place), f"Write task: {TASK}.")
+    return name
+
+
+def _model(given: Any, folder: Path, place: Place) -> str:
+    allowed = f"`{MODEL}` (embedded), a folder with config.json and model.safetensors, or a hub id 'owner/name'"
+    name = _text(given, place, allowed, f"model: {MODEL}")
+    try:
+        path = Path(os.path.abspath(folder / Path(name).expanduser()))
+        there = path.is_dir()
+    except (ValueError, OSError, RuntimeError):
+        there = False
+    if there and name != MODEL:
+        return str(path)
+    if name.startswith((".", "/", "~")) or (name != MODEL and not re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
+        raise TrimtuneError(f"{place}: {quoted(name)} is no folder, no hub id and no alias.", f"Allowed: {allowed}.",
+                            "Check the spelling; folders are taken from the study file's folder.")
+    return name
+
+
+def _prefer(given: Any, place: Place) -> Prefer:
+    known = get_args(Prefer)
+    if given not in known:
+        raise unknown("preference", given if isinstance(given, str) else json.dumps(given), known, str(place),
+                      "Write one of these.")
+    return cast(Prefer, given)
+
+
+def _seed(given: Any, place: Place) -> int:
+    if type(given) is not int or not 0 <= given <= _MAX_SEED:
+        raise TrimtuneError(f"{place}: {quoted(given)} is no seed.", f"Allowed: a whole number from 0 to {_MAX_SEED}.",
+                            "Write seed: 0.")
+    return given
+
+
+def _engines_here(task: str, place: Place) -> tuple[Use, ...]:
+    modules = {name: parts.load("engine", name) for name in parts.names("engine")}
+    reasons = {name: module.available() for name, module in modules.items() if task in tasks_of(module)}
+    here = [name for name, reason in reasons.items() if reason is None]
+    if not here:
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise TrimtuneError(f"{place / 'engine'}: no engine can run here.", why or f"There is none for the task {task}.",
+                            "Install one, then try again.")
+    return defaults("engine", here)
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} in it")

@@ -1,0 +1,118 @@
+"""Uses of parts in a study: `lora`, `{lora: {r: 16}}`, and chains of trims such as `[prune_ffn, int8]`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trimtune import parts
+from trimtune.errors import TrimtuneError
+from trimtune.records import Use
+from trimtune.study.check import check, kind_of, quoted
+from trimtune.study.document import Place
+
+NONE = "none"
+"""the trim that does nothing; always in the race"""
+
+Chain = tuple[Use, ...]
+
+
+def uses(kind: str, given: Any, task: str, place: Place) -> tuple[Use, ...]:
+    """The parts of one kind, in the study's order.
+
+    Raises:
+        TrimtuneError: no list, an unknown part, a bad config, a part that can't do the task, the same use twice.
+    """
+    entries = _list(given, kind, place)
+    if not entries:
+        raise TrimtuneError(f"{place}: the list is empty.", f"Allowed: one or more of {', '.join(parts.names(kind))}.",
+                            f"Name one, or leave '{place.path[-1]}' out to get the default.")
+    found = tuple(_use(kind, entry, task, place / index) for index, entry in enumerate(entries))
+    _refuse_twice([(use,) for use in found], place)
+    return found
+
+
+def chains(given: Any, task: str, place: Place) -> tuple[Chain, ...]:
+    """The trim chains, in the study's order; the empty chain (`none`) comes first if the study leaves it out."""
+    found: list[Chain] = []
+    for index, entry in enumerate(_list(given, "trim", place)):
+        at = place / index
+        if entry == NONE:
+            found.append(())
+        elif isinstance(entry, list):
+            found.append(_chain(entry, task, at))
+        else:
+            found.append((_use("trim", entry, task, at),))
+    _refuse_twice(found, place)
+    return tuple(found if () in found else [(), *found])
+
+
+def defaults(kind: str, names: list[str]) -> tuple[Use, ...]:
+    """Uses of parts as they are, with nothing changed."""
+    return tuple(Use(name=name, config=parts.load(kind, name).Config().model_dump(mode="json")) for name in names)
+
+
+def _chain(entries: list[Any], task: str, place: Place) -> Chain:
+    if not entries or NONE in entries:
+        raise TrimtuneError(f"{place}: {quoted(entries)} is no chain of trims.", f"`{NONE}` stands alone, outside of any chain.",
+                            f"Write `- {NONE}` as an entry of its own, or name the trims only.")
+    chain = tuple(_use("trim", entry, task, place / index) for index, entry in enumerate(entries))
+    for index, use in enumerate(chain):
+        if index < len(chain) - 1 and getattr(parts.load("trim", use.name), "NUMERICS", None):
+            raise TrimtuneError(f"{place / index}: '{use.name}' stands before '{chain[index + 1].name}'.",
+                                f"'{use.name}' is done by the engine, after all other trims: it must be the last of its chain.",
+                                f"Write [{', '.join([*(u.name for u in chain if u is not use), use.name])}].")
+        if any(_same(use, other) for other in chain[:index]):
+            raise TrimtuneError(f"{place / index}: '{use.label}' is in this chain twice.",
+                                "Each trim is allowed once in a chain.", "Remove one.")
+    return chain
+
+
+def _list(given: Any, kind: str, place: Place) -> list[Any]:
+    if isinstance(given, list):
+        return given
+    names = f" of {', '.join(parts.names(kind))}" if given is None else ""
+    shown = given if isinstance(given, str) else "…"
+    raise TrimtuneError(f"{place}: {kind_of(given)} was given.", f"Allowed: a list{names}, even of one.",
+                        f"Write {place.path[-1]}: [{shown}], or leave '{place.path[-1]}' out to get the default.")
+
+
+def _use(kind: str, entry: Any, task: str, place: Place) -> Use:
+    name, given = entry, None
+    if isinstance(entry, dict) and len(entry) == 1:
+        (name, given), = entry.items()
+        place = place / name
+    elif isinstance(entry, dict) and entry:
+        first = next(iter(entry))
+        raise TrimtuneError(f"{place}: {len(entry)} keys ({', '.join(entry)}) where one {kind} belongs.",
+                            f"Allowed: a name, or one name with its settings: {{{first}: {{key: value}}}}.",
+                            f"Indent the settings under '{first}', or begin the next {kind} with its own '-'.")
+    if not isinstance(name, str):
+        raise TrimtuneError(f"{place}: {quoted(name)} is {kind_of(name)}.",
+                            f"Allowed: {', '.join(parts.names(kind))}, or one with settings: {{name: {{key: value}}}}.",
+                            f"Name a {kind} here.")
+    module = parts.load(kind, name, str(place))
+    name = name.replace("-", "_")
+    if task not in tasks_of(module):
+        raise TrimtuneError(f"{place}: '{name}' can't do the task {task}.", f"It can do: {', '.join(sorted(tasks_of(module)))}.",
+                            "Leave it out of this study.")
+    config = check(module.Config, given, place, f"{name}: {{key: value}}").model_dump(mode="json")
+    return Use(name=name, config=config, given={key: config[key] for key in given or {}})
+
+
+def tasks_of(module: Any) -> set[str]:
+    """The tasks that a part can do, by their file names."""
+    return {task.replace("-", "_") for task in module.TASKS}
+
+
+def _same(one: Use, other: Use) -> bool:
+    return (one.name, one.config) == (other.name, other.config)
+
+
+def _refuse_twice(found: list[Chain], place: Place) -> None:
+    for index, chain in enumerate(found):
+        for earlier, other in enumerate(found[:index]):
+            if len(chain) == len(other) and all(map(_same, chain, other)):
+                name = " + ".join(use.label for use in chain) or NONE
+                raise TrimtuneError(f"{place / index}: '{name}' is the same as {place.path[-1]}[{earlier}].",
+                                    "Each entry is allowed once, and must differ from the others in name or settings.",
+                                    "Remove one of the two.")

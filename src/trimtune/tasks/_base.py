@@ -1,0 +1,50 @@
+"""The base step: the pretrained model as every later step finds it, with this study's labels in its config."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtune import parts
+from trimtune.records import Artifact, Study
+from trimtune.store import Store, sha256
+from trimtune.study.model import WEIGHTS, locate
+
+_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".jinja"}
+
+
+def base_of(study: Study, labels: Sequence[str], store: Store) -> Artifact:
+    """The base artifact: a model folder without an adapter. Its key holds the hash of the weights, not where they lay."""
+    source = locate(study.model)
+    config = {"weights": sha256(source / WEIGHTS), "config": sha256(source / "config.json"), "labels": list(labels)}
+    return store.step("base", study.task, _copy, {"source": source, "task": study.task, "labels": list(labels), "name": study.model},
+                      config=config, code=parts.source_hash("task", study.task), fresh=False)
+
+
+def _copy(folder: Path, *, source: Path, task: str, labels: Sequence[str], name: str) -> dict[str, Any]:
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.suffix in _SUFFIXES:
+            try:
+                os.link(path.resolve(), folder / path.name)
+            except OSError:
+                shutil.copy2(path, folder / path.name)
+    parts.load("task", task).describe_base(folder, labels)
+    return {"name": name, "parameters": _parameters(folder / WEIGHTS)}
+
+
+def _parameters(path: Path) -> int:
+    """Numbers in a safetensors file, from its header alone."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    total = 0
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            count = 1
+            for size in tensor["shape"]:
+                count *= size
+            total += count
+    return total

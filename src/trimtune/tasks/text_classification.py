@@ -1,0 +1,89 @@
+"""Text classification: one label per row of text.
+
+Loss: mean cross-entropy over rows, -log softmax(logits_BC)[label]. Metric: accuracy. Head: the model's own sequence
+classification head of transformers (for BERT: pooled first token → dropout → linear to C labels).
+
+A *model folder* is what every step after the base hands on: `config.json`, `model.safetensors`, tokenizer files, and, if
+the method left something beside the weights, `adapter/` in PEFT's own format (head included).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtune.errors import TrimtuneError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ADAPTER = "adapter"
+PEFT_TASK = "SEQ_CLS"
+
+
+def describe_base(folder: Path, labels: Sequence[str]) -> None:
+    """Write the labels into `folder/config.json`, so that any loader builds a head of the right size."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["id2label"] = {str(index): label for index, label in enumerate(labels)}
+    config["label2id"] = {label: index for index, label in enumerate(labels)}
+    config.pop("num_labels", None)
+    (folder / "config.json").unlink()  # may be a hard link into another artifact
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def load_base(folder: Path, attention: str = "eager") -> PreTrainedModel:
+    """The model of a model folder without its adapter, in float32; a head that isn't there is drawn from torch's RNG."""
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            folder, attn_implementation=attention, dtype="float32", use_safetensors=True, trust_remote_code=False)
+    except ValueError as error:
+        raise TrimtuneError(f"model: {folder} can't be used for text classification ({str(error).splitlines()[0]}).",
+                            "Allowed: any architecture with a sequence classification head in transformers (BERT-like, GPT-like).",
+                            "Choose an encoder such as `minilm`.") from None
+    return model
+
+
+def load_model(folder: Path, attention: str = "sdpa", merge: bool = True) -> torch.nn.Module:
+    """The whole model of a model folder: float32, eval mode, `model(input_ids, attention_mask).logits` is [B, C].
+
+    `merge` folds an adapter into the weights where it can be folded (LoRA); prefixes and prompts stay beside them.
+    """
+    model: Any = load_base(folder, attention)
+    if (folder / ADAPTER).is_dir():
+        from peft import PeftModel
+        from peft.tuners.tuners_utils import BaseTuner
+
+        model = PeftModel.from_pretrained(model, str(folder / ADAPTER))
+        if merge and isinstance(model.base_model, BaseTuner):
+            model = model.merge_and_unload()
+    module: torch.nn.Module = model.eval()
+    return module.requires_grad_(False)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> dict[str, np.ndarray]:
+    """`input_ids` and `attention_mask`, int64 [B, T]; T is the longest row's length, at most `max_length`."""
+    found = tokenizer(list(texts), truncation=True, max_length=max_length, padding=True, return_tensors="np",
+                      return_token_type_ids=False)
+    return {name: found[name].astype("int64") for name in ("input_ids", "attention_mask")}
+
+
+def loss(logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy over the rows, computed in float32."""
+    import torch
+
+    return torch.nn.functional.cross_entropy(logits_BC.float(), labels_B)

@@ -1,0 +1,75 @@
+"""Features at a frozen boundary: what the head sees, computed once for all rows, trials and epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtune import parts
+from trimtune.process import emit
+from trimtune.study import data
+from trimtune.tune import batches, precision
+from trimtune.tune.trainable import head_of
+
+if TYPE_CHECKING:
+    import torch
+
+FILE = "features.safetensors"
+
+
+def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int, max_length: int, precision_: str) -> dict[str, Any]:
+    """Write `features.safetensors`: per split the head's input for each row, float32 [N, D] (or [N, 1, D]).
+
+    Returns the facts: rows and features per row.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    part = parts.load("task", task)
+    model = part.load_base(base).eval().to(precision.dtype(precision_))
+    tokenizer = part.load_tokenizer(base)
+    found, splits = {}, data.load(rows)
+    for name, split in (("train", splits.train), ("validation", splits.validation)):
+        ids = tokenizer(split.texts, truncation=True, max_length=max_length)["input_ids"]
+        with torch.inference_mode():
+            found[name] = _of(model, ids, batch_size, tokenizer.pad_token_id, name)
+    save_file(found, folder / FILE)
+    return {"rows": sum(len(value) for value in found.values()), "features": found["train"].shape[-1], "precision": precision_}
+
+
+def _of(model: torch.nn.Module, ids: list[list[int]], batch_size: int, pad_id: int, name: str) -> torch.Tensor:
+    import torch
+
+    head, seen = head_of(model), []
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    rows_seen: list[int] = []
+    parts_seen: list[torch.Tensor] = []
+    for batch in batches.by_length([len(row) for row in ids], batch_size):
+        inputs = batches.pad(ids, batch, pad_id)
+        logits = model(**inputs).logits
+        parts_seen.append(_what_counts(head, seen.pop(), logits, inputs["attention_mask"]).float())
+        rows_seen += batch
+        emit("progress", text=f"features of {name}", done=len(rows_seen), total=len(ids))
+    hook.remove()
+    features = torch.empty((len(ids), *parts_seen[0].shape[1:]))
+    features[torch.tensor(rows_seen)] = torch.cat(parts_seen)
+    return features
+
+
+def _what_counts(head: torch.nn.Module, x: torch.Tensor, logits_BC: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """The part of the head's input that decides the logits: all of [B, D], or one position of [B, T, D], found by trying."""
+    import torch
+
+    if x.ndim == 2:
+        return x
+    last = mask_BT.sum(1) - 1
+    for kept in (x[:, :1], x[torch.arange(len(x)), last][:, None]):
+        if torch.allclose(logits_of(head, kept).float(), logits_BC.float(), atol=1e-2):
+            return kept
+    raise ValueError("this model's head looks at more than one position of the text; its features can't be stored")
+
+
+def logits_of(head: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
+    """[B, C], from features as stored."""
+    logits: torch.Tensor = head(features)
+    return logits[:, 0] if logits.ndim == 3 else logits

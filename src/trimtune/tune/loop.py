@@ -1,0 +1,191 @@
+"""The only training loop, and the step that fits one method at one learning rate with it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from trimtune import parts
+from trimtune.process import emit
+from trimtune.study import data
+from trimtune.tune import batches, dropout, features, precision, trainable
+from trimtune.tune.optimizer import Masters
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Feed:
+    """Rows that a model can be asked about: `logits(rows)` is [B, C] for a list of row indices."""
+
+    lengths: list[int]
+    labels: torch.Tensor
+    logits: Callable[[Sequence[int]], torch.Tensor]
+
+
+@dataclass
+class Fitted:
+    """How a training run went. `best` holds the float32 values of the trained parameters at the best epoch."""
+
+    curve: list[float] = field(default_factory=list)
+    best: list[torch.Tensor] = field(default_factory=list)
+    pruned: bool = False
+    seconds: float = 0.0
+    rows: int = 0
+    tokens: int = 0
+
+    @property
+    def score(self) -> float:
+        return max(self.curve)
+
+    def facts(self) -> dict[str, Any]:
+        return {"validation_accuracy": self.score, "curve": self.curve, "pruned": self.pruned, "train_seconds": self.seconds,
+                "rows_per_s": self.rows / self.seconds, "tokens_per_s": self.tokens / self.seconds, "epochs_run": len(self.curve)}
+
+
+def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed, loss: Callable[..., torch.Tensor], *,
+          epochs: int, passes: int = 1, batch_size: int, seed: int, stop_below: Sequence[float] = ()) -> Fitted:
+    """Train `model` in place through `masters` and keep its best epoch by validation accuracy.
+
+    Args:
+        passes: passes over the rows per epoch; the validation rows are asked once per epoch.
+        stop_below: per epoch the score under which the fit is given up (pruned).
+    """
+    from accelerate import Accelerator
+
+    accelerator, fitted = Accelerator(cpu=True), Fitted()
+    for epoch in range(epochs):
+        model.train()
+        started = time.perf_counter()
+        for turn in range(passes):
+            for batch in batches.order(feed.lengths, batch_size, seed, epoch * passes + turn):
+                accelerator.backward(loss(feed.logits(batch), feed.labels[batch]))
+                masters.step()
+                fitted.rows += len(batch)
+                fitted.tokens += sum(feed.lengths[row] for row in batch)
+                emit("progress", text="fit", done=fitted.rows, total=epochs * passes * len(feed.lengths))
+        fitted.seconds += time.perf_counter() - started
+        score = accuracy(model, validation, batch_size)
+        if score > max(fitted.curve, default=-1.0):
+            fitted.best = masters.snapshot()
+        fitted.curve.append(score)
+        emit("score", epoch=epoch, score=score)
+        if epoch < len(stop_below) and epoch + 1 < epochs and score < stop_below[epoch]:
+            fitted.pruned = True
+            break
+    return fitted
+
+
+def accuracy(model: torch.nn.Module, feed: Feed, batch_size: int) -> float:
+    """The share of rows whose largest logit is at their label."""
+    import torch
+
+    model.eval()
+    with torch.inference_mode():
+        right = sum(int((feed.logits(batch).argmax(-1) == feed.labels[batch]).sum())
+                    for batch in batches.by_length(feed.lengths, batch_size * 2))
+    return right / len(feed.lengths)
+
+
+def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, method: str, config: dict[str, Any],
+        learning_rate: float, epochs: int, batch_size: int, max_length: int, precision_: str, seed: int,
+        stop_below: Sequence[float] = (), features_: Path | None = None) -> dict[str, Any]:
+    """Fit one method at one learning rate; write the tuned model folder into `folder` and return its facts."""
+    part, settings = parts.load("task", task), parts.load("method", method)
+    config_ = settings.Config(**config)
+    model = prepared(part, settings, config_, base, seed)
+    count, splits = trainable.counts(model), data.load(rows)
+    names = list(trainable.trained(model))
+    originals = [parameter.detach().clone() for parameter in trainable.trained(model).values()]
+    if features_ is None:
+        model.to(precision.dtype(precision_))
+        tokenizer = part.load_tokenizer(base)
+        feed, validation = (token_feed(model, split, tokenizer, max_length) for split in (splits.train, splits.validation))
+    else:
+        feed, validation = feature_feeds(model, features_, splits)
+    passes = getattr(config_, "passes", 1)
+    steps = epochs * passes * -(-len(feed.lengths) // batch_size)
+    masters = Masters(list(trainable.trained(model).values()), originals, learning_rate, steps)
+    fitted = train(model, masters, feed, validation, part.loss, epochs=epochs, passes=passes, batch_size=batch_size, seed=seed,
+                   stop_below=stop_below)
+    trainable.save(folder, base, model, dict(zip(names, fitted.best, strict=True)), part, model_name)
+    return {**fitted.facts(), **count, "learning_rate": learning_rate, "precision": precision_}
+
+
+def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed: int) -> torch.nn.Module:
+    """The base model made ready by the method, in float32, with the generators seeded: its new weights follow from the seed."""
+    set_seed(seed)
+    model: torch.nn.Module = method.prepare(_quiet(part.load_base(base)), config, part.PEFT_TASK)
+    dropout.quicken(model)
+    return model
+
+
+def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_rate: float, epochs: int, batch_size: int,
+            max_length: int, seed: int, task: str = "text_classification", precision_: str = "auto") -> dict[str, Any]:
+    """Train all parameters of a trimmed module in place, at its best epoch by validation; returns the fit's facts."""
+    import torch
+
+    part = parts.load("task", task)
+    set_seed(seed)
+    _quiet(module).requires_grad_(True)
+    tokenizer, splits, chosen = part.load_tokenizer(source), data.load(rows_folder), precision.choose(precision_)
+    originals = [parameter.detach().clone() for parameter in module.parameters()]
+    module.to(precision.dtype(chosen))
+    feed, validation = (token_feed(module, split, tokenizer, max_length) for split in (splits.train, splits.validation))
+    masters = Masters(list(module.parameters()), originals, learning_rate, epochs * -(-len(feed.lengths) // batch_size))
+    fitted = train(module, masters, feed, validation, part.loss, epochs=epochs, batch_size=batch_size, seed=seed)
+    module.float()
+    with torch.no_grad():
+        for parameter, value in zip(module.parameters(), fitted.best, strict=True):
+            parameter.copy_(value)
+    module.eval().requires_grad_(False)
+    return {**fitted.facts(), "learning_rate": learning_rate, "precision": chosen}
+
+
+def token_feed(model: torch.nn.Module, split: data.Split, tokenizer: Any, max_length: int) -> Feed:
+    """Rows as tokens, padded per batch, through the whole model."""
+    import torch
+
+    ids = tokenizer(split.texts, truncation=True, max_length=max_length)["input_ids"]
+    pad_id = tokenizer.pad_token_id
+
+    def logits(batch: Sequence[int]) -> torch.Tensor:
+        out: torch.Tensor = model(**batches.pad(ids, batch, pad_id)).logits
+        return out
+
+    return Feed([len(row) for row in ids], torch.tensor(split.labels), logits)
+
+
+def feature_feeds(model: torch.nn.Module, folder: Path, splits: data.Rows) -> tuple[Feed, Feed]:
+    """Rows as stored features, through the head alone."""
+    import torch
+    from safetensors.torch import load_file
+
+    stored, head = load_file(folder / features.FILE), trainable.head_of(model)
+
+    def feed(name: str, split: data.Split) -> Feed:
+        x = stored[name]
+        return Feed([1] * len(split.labels), torch.tensor(split.labels), lambda batch: features.logits_of(head, x[list(batch)]))
+
+    return feed("train", splits.train), feed("validation", splits.validation)
+
+
+def set_seed(seed: int) -> None:
+    """Seed every generator that a fit draws from."""
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _quiet(model: torch.nn.Module) -> torch.nn.Module:
+    dropout.silence_frozen(model)
+    return model

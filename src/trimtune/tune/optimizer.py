@@ -1,0 +1,68 @@
+"""AdamW on float32 master copies, whatever the number format of the working weights.
+
+AdamW: Loshchilov & Hutter 2019 (decoupled weight decay), betas 0.9 and 0.999. Learning rate: linear warm-up over the
+first share of the steps, then linear to zero. Gradients are clipped to norm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+WARM_UP = 0.06
+WEIGHT_DECAY = 0.01
+CLIP_NORM = 1.0
+
+
+def scale_at(step: int, steps: int) -> float:
+    """The factor on the learning rate at `step` (from 0) of `steps`."""
+    warm = max(1, round(WARM_UP * steps))
+    return (step + 1) / warm if step < warm else max(0.0, (steps - step) / max(1, steps - warm))
+
+
+class Masters:
+    """The trainable parameters' float32 masters and their optimizer.
+
+    Where the working weights are float32 they are their own masters: no copies, no casts.
+
+    Args:
+        parameters: the working weights that train, after the model was cast to its working dtype.
+        originals: their values in float32, before that cast.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], originals: Sequence[torch.Tensor], learning_rate: float,
+                 steps: int) -> None:
+        import torch
+
+        self.working = list(parameters)
+        self.apart = any(parameter.dtype != torch.float32 for parameter in self.working)
+        self.masters = [torch.nn.Parameter(original.detach().clone()) for original in originals] if self.apart else self.working
+        decayed = [master for master in self.masters if master.ndim > 1]
+        plain = [master for master in self.masters if master.ndim <= 1]
+        self.optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": WEIGHT_DECAY},
+                                            {"params": plain, "weight_decay": 0.0}], lr=learning_rate, fused=True)
+        self.learning_rate, self.steps, self.step_count = learning_rate, steps, 0
+
+    def step(self) -> None:
+        """Clip, update the masters, copy them into the working weights, clear the gradients."""
+        import torch
+
+        if self.apart:
+            for master, working in zip(self.masters, self.working, strict=True):
+                master.grad = None if working.grad is None else working.grad.float()
+        torch.nn.utils.clip_grad_norm_(self.masters, CLIP_NORM)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * scale_at(self.step_count, self.steps)
+        self.optimizer.step()
+        self.step_count += 1
+        with torch.no_grad():
+            if self.apart:
+                torch._foreach_copy_(self.working, self.masters)
+            for working in self.working:
+                working.grad = None
+
+    def snapshot(self) -> list[torch.Tensor]:
+        return [master.detach().clone() for master in self.masters]

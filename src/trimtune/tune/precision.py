@@ -1,0 +1,59 @@
+"""Which number format is fast here: found by timing a matrix product, never from a flag or a CPU's name.
+
+A CPU with bf16 units multiplies bf16 several times faster than float32; one without can be three times slower.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_SHAPE = (768, 384, 1536)
+"""rows × inner × columns: the feed-forward product of a small encoder on 32 rows of 24 tokens"""
+
+
+def gflops(dtype: torch.dtype, seconds: float = 0.1) -> float:
+    """GFLOP/s of `x @ w.T` in `dtype` with the threads that torch has, timed for about `seconds`."""
+    import torch
+
+    rows, inner, columns = _SHAPE
+    x, w = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
+    for _ in range(3):
+        torch.nn.functional.linear(x, w)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        torch.nn.functional.linear(x, w)
+        count += 1
+    return 2 * rows * inner * columns * count / (time.perf_counter() - started) / 1e9
+
+
+@cache
+def measured() -> dict[str, float]:
+    """GFLOP/s of fp32 and bf16 on this machine; 0.2 s, once per process."""
+    import torch
+
+    return {"fp32": gflops(torch.float32), "bf16": gflops(torch.bfloat16)}
+
+
+def choose(precision: str) -> str:
+    """`fp32` or `bf16`. `auto` takes bf16 where its product is at least 1.3 times as fast as float32's."""
+    if precision != "auto":
+        return precision
+    speed = measured()
+    return "bf16" if speed["bf16"] > 1.3 * speed["fp32"] else "fp32"
+
+
+def time_products(folder: Path) -> dict[str, Any]:
+    """The step that keeps the timing: facts hold GFLOP/s per format and the one chosen. Writes no file."""
+    return {"gflops": {name: round(speed, 1) for name, speed in measured().items()}, "chosen": choose("auto")}
+
+
+def dtype(precision: str) -> torch.dtype:
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]

@@ -1,0 +1,150 @@
+"""The fair search: each method over its own range of learning rates, with the same number of trials and the same minutes.
+
+Optuna proposes (three points spread over the range first, then a Gaussian process over log learning rate); validation
+accuracy decides; test rows are never read here. A trial is stopped after an epoch in which it scores clearly (two
+standard errors) below the median of the earlier trials at that epoch: the rule of Optuna's MedianPruner, taken into the
+step's key so that a resumed search equals an uninterrupted one. The best trial is the best setting's fit with the first seed; the other seeds follow.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from trimtune import parts
+from trimtune.errors import StepFailed
+from trimtune.records import Artifact, Reading, Search, SeedFit, Study, Trial, Use
+from trimtune.store import Store
+from trimtune.tune import features, loop, precision
+
+_FIRST = (0.5, 5 / 6, 1 / 6)
+"""where in the log range the first trials lie"""
+
+
+def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) -> tuple[Search, Artifact | None]:
+    """Search one method's learning rate, fit the seeds, return the ledger and the tuned artifact that goes on.
+
+    That artifact is the fit with the best validation accuracy among the seeds (the first of equals). It is None, and
+    the ledger has a cause, when every trial failed.
+    """
+    fit_at = fitter(method, study, base, rows, store)
+    trials, kept, notes, peak = [], [], [], 0.0
+    study_, space = _optuna(method, study.seed, study.budget.trials)
+    while len(trials) < study.budget.trials:
+        spent = sum(trial.seconds for trial in trials)
+        longest = max((trial.seconds for trial in trials), default=0.0)
+        if trials and spent + longest > study.budget.minutes * 60:
+            notes.append(f"{method.label}: {len(trials)} of {study.budget.trials} trials; the cap of {study.budget.minutes:g} minutes "
+                         f"leaves no room for another")
+            break
+        asked = study_.ask(space)
+        rate = float(f"{asked.params['learning_rate']:.3g}")
+        try:
+            artifact = fit_at(rate, study.seed, _thresholds(trials, rows.facts["rows"]["validation"]))
+        except StepFailed as failure:
+            study_.tell(asked, state=_fail())
+            trials.append(Trial(learning_rate=rate, score=None, cause=failure.cause))
+            continue
+        facts = artifact.facts
+        study_.tell(asked, facts["validation_accuracy"])
+        trials.append(Trial(learning_rate=rate, score=facts["validation_accuracy"], curve=tuple(facts["curve"]),
+                            pruned=facts["pruned"], seconds=artifact.seconds))
+        peak = max(peak, artifact.peak_memory_mb)
+        if not facts["pruned"]:
+            kept.append(artifact)
+    ledger: dict[str, Any] = dict(method=method, trials_asked=study.budget.trials, trials=tuple(trials),
+                                  seeds_asked=study.budget.seeds, notes=tuple(notes), peak_memory_mb=peak)
+    if not kept:
+        cause = next((trial.cause for trial in trials if trial.cause), "no trial ran to its end")
+        return Search(**ledger, seeds=(), learning_rate=None, seconds=sum(t.seconds for t in trials), cause=cause), None
+    best = max(kept, key=_score)
+    rate = best.facts["learning_rate"]
+    fits = [best]
+    for extra in range(1, study.budget.seeds):
+        try:
+            fits.append(fit_at(rate, study.seed + extra, ()))
+        except StepFailed as failure:
+            notes.append(f"{method.label}: seed {study.seed + extra} failed ({failure.cause})")
+    seeds = tuple(map(seed_fit, fits))
+    seconds = sum(trial.seconds for trial in trials) + sum(fit.seconds for fit in fits[1:])
+    ledger["notes"] = tuple(notes)
+    return Search(**ledger, seeds=seeds, learning_rate=rate, seconds=seconds), max(fits, key=_score)
+
+
+def fitter(method: Use, study: Study, base: Artifact, rows: Artifact,
+           store: Store) -> Callable[[float, int, tuple[float, ...]], Artifact]:
+    """A function (learning rate, seed, thresholds) → tuned artifact, with all else of the study filled in."""
+    part = parts.load("method", method.name)
+    chosen = working_precision(study, store)
+    shared: dict[str, Any] = dict(task=study.task, batch_size=study.fit.batch_size, max_length=study.fit.max_length,
+                                  precision_=chosen)
+    code = parts.source_hash("method", method.name) + parts.source_hash("task", study.task)
+    parents: tuple[Artifact, ...] = (base, rows)
+    stored: dict[str, Any] = {}
+    if getattr(part, "ON_FEATURES", False):
+        made = store.step("features", study.task, features.compute, {**shared, "base": base.folder, "rows": rows.folder},
+                          config=shared, parents=parents, code=code)
+        parents, stored = (*parents, made), {"features_": made.folder}
+
+    def fit_at(rate: float, seed: int, thresholds: tuple[float, ...]) -> Artifact:
+        config = {**shared, "method": method.name, "config": method.config, "learning_rate": rate, "epochs": study.fit.epochs,
+                  "stop_below": list(thresholds)}
+        return store.step("tune", method.name, loop.fit, {**config, **stored, "base": base.folder, "rows": rows.folder, "seed": seed,
+                          "model_name": study.model}, config=config, parents=parents, seed=seed, code=code)
+
+    return fit_at
+
+
+def seed_fit(artifact: Artifact) -> SeedFit:
+    return SeedFit(seed=artifact.seed, validation_accuracy=_score(artifact), seconds=artifact.seconds, artifact=artifact.key)
+
+
+def _thresholds(trials: list[Trial], rows: int) -> tuple[float, ...]:
+    """Per epoch the median score of the earlier trials that got so far, less two standard errors of a score from `rows` rows."""
+    curves = [trial.curve for trial in trials if trial.curve]
+    longest = max(map(len, curves), default=0)
+    medians = [statistics.median(curve[epoch] for curve in curves if len(curve) > epoch) for epoch in range(longest)]
+    return tuple(median - 2 * math.sqrt(median * (1 - median) / rows) for median in medians)
+
+
+def cost(tuned: Artifact, model: Artifact) -> dict[str, Reading]:
+    """What the fit of a candidate's weights took: the tuned artifact's and, where it is another one, the trim's after it."""
+    fits = [tuned] if model.key == tuned.key else [tuned, model]
+    note = f"the fit of the tuned weights{'' if len(fits) == 1 else ' and the last trim after it'}; the search is told apart"
+    shared: dict[str, Any] = dict(better="lower", n=1, note=note)
+    return {"fit_seconds": Reading(name="fit_seconds", value=sum(fit.seconds for fit in fits), unit="s", **shared),
+            "fit_peak_memory_mb": Reading(name="fit_peak_memory_mb", value=max(fit.peak_memory_mb for fit in fits), unit="MB", **shared)}
+
+
+def working_precision(study: Study, store: Store) -> str:
+    """`fp32` or `bf16`, timed once per machine and kept in the store."""
+    if study.fit.precision != "auto":
+        return study.fit.precision
+    timed = store.step("precision", "gemm", precision.time_products, {}, code=parts.room_hash("tune"),
+                       config={"processor": platform.processor() or platform.machine(), "node": platform.node()})
+    return str(timed.facts["chosen"])
+
+
+def _score(artifact: Artifact) -> float:
+    return float(artifact.facts["validation_accuracy"])
+
+
+def _optuna(method: Use, seed: int, trials: int) -> tuple[Any, dict[str, Any]]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    low, high = parts.load("method", method.name).LEARNING_RATES
+    sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=len(_FIRST), deterministic_objective=False)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for share in _FIRST[:trials]:
+        study.enqueue_trial({"learning_rate": math.exp(math.log(low) + share * (math.log(high) - math.log(low)))})
+    return study, {"learning_rate": optuna.distributions.FloatDistribution(low, high, log=True)}
+
+
+def _fail() -> Any:
+    from optuna.trial import TrialState
+
+    return TrialState.FAIL

@@ -1,0 +1,46 @@
+"""Rows of a result, made by hand, for the tests of choosing: it works on records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimtune.records import Candidate, Limit, Reading, Row, Use
+
+N = 400
+TRUTH = (0,) * N
+
+
+def limit(text: str) -> Limit:
+    reading, op, value = text.split()
+    return Limit(reading=reading, op=op, value=float(value))
+
+
+def reading(name: str, value: float | None, low: float | None = None, high: float | None = None) -> Reading:
+    note = "too few: 118 samples, this percentile needs 200" if value is None else ""
+    return Reading(name=name, value=value, unit="", better="lower", n=200, low=low, high=high, note=note)
+
+
+def row(method: str, trims: str = "", engine: str = "onnx_runtime", ms: float | None = 10.0, mb: float = 90.0, fit: float = 60.0,
+        spread: float = 0.01) -> Row:
+    candidate = Candidate(method=Use(name=method), trims=tuple(Use(name=name) for name in trims.split("+") if name),
+                          engine=Use(name=engine))
+    bounds = (None, None) if ms is None else (ms * (1 - spread), ms * (1 + spread))
+    return Row(candidate=candidate, status="measured", readings={
+        "latency_p50_ms": reading("latency_p50_ms", ms, *bounds), "size_mb": reading("size_mb", mb),
+        "fit_seconds": reading("fit_seconds", fit)})
+
+
+def failed(method: str, cause: str) -> Row:
+    candidate = Candidate(method=Use(name=method), trims=(), engine=Use(name="onnx_runtime"))
+    return Row(candidate=candidate, status="failed", cause=cause)
+
+
+def right(count: int, shift: int = 0, n: int = N) -> tuple[int, ...]:
+    """Predictions that are right (0) on `count` rows, starting at row `shift`."""
+    wrong = {(index + shift) % n for index in range(count, n)}
+    return tuple(1 if index in wrong else 0 for index in range(n))
+
+
+def predictions(rows: Sequence[Row], *counts: int) -> dict[str, tuple[int, ...]]:
+    """Nested: a row that the weaker candidate has right, the stronger one has right too."""
+    return {row.name: right(count) for row, count in zip(rows, counts, strict=True)}

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.choose.candidates import TRUTH, failed, limit, predictions, right, row
+
+from trimtune.choose.choose import choose
+from trimtune.choose.compare import answers
+from trimtune.errors import TrimtuneError
+from trimtune.records import Choice, Limit, Prefer, Row
+
+
+def reasons(choice: Choice) -> dict[str, str]:
+    return {rejection.candidate: rejection.reason for rejection in choice.rejected}
+
+
+def test_quality_takes_the_fastest_of_those_that_nobody_beats() -> None:
+    rows = [row("full", ms=10), row("lora", ms=5), row("head", ms=2), failed("prefix", "out of memory: 3 GB")]
+    choice = choose(rows, predictions(rows[:3], 380, 378, 340), TRUTH, [], "quality")
+    assert (choice.picked, choice.runner_up) == ("lora@onnx_runtime", "full@onnx_runtime")
+    assert choice.tied == ("full@onnx_runtime", "lora@onnx_runtime")
+    why = reasons(choice)
+    assert why["full@onnx_runtime"] == "tied in accuracy with lora@onnx_runtime, 2.0× slower"
+    assert why["head@onnx_runtime"].startswith("9.5 points less accurate than lora@onnx_runtime (95% interval ")
+    assert why["prefix@onnx_runtime"] == "failed: out of memory: 3 GB"
+    assert "94.5% of 400 test rows" in choice.sentence
+    assert "can't tell from the most accurate" in choice.sentence
+
+
+def test_the_binding_limit_is_the_one_whose_removal_changes_the_pick() -> None:
+    rows = [row("full", ms=10, mb=90), row("lora", ms=5, mb=90)]
+    choice = choose(rows, predictions(rows, 380, 340), TRUTH, [limit("latency_p50_ms <= 8"), limit("size_mb <= 100")], "quality")
+    assert choice.picked == "lora@onnx_runtime"
+    assert choice.runner_up is None
+    assert choice.binding_limit == "latency_p50_ms <= 8"
+    assert "Without latency_p50_ms <= 8 it would be full@onnx_runtime: 10.0 points more accurate" in choice.sentence
+    assert reasons(choice)["full@onnx_runtime"] == "outside the limits: latency_p50_ms 10 > 8"
+
+
+def test_limits_that_bind_only_together_are_named_together() -> None:
+    rows = [row("full", ms=10, mb=90), row("lora", ms=5, mb=20)]
+    choice = choose(rows, predictions(rows, 380, 340), TRUTH, [limit("latency_p50_ms <= 8"), limit("size_mb <= 30")], "quality")
+    assert choice.binding_limit == "latency_p50_ms <= 8 and size_mb <= 30"
+
+
+def test_no_limit_binds_when_the_pick_is_the_same_without() -> None:
+    rows = [row("full", ms=10), row("lora", ms=5)]
+    assert choose(rows, predictions(rows, 380, 379), TRUTH, [limit("latency_p50_ms <= 8")], "quality").binding_limit is None
+
+
+@pytest.mark.parametrize(("prefer", "picked"), [("latency", "head"), ("size", "lora"), ("cost", "prompt")])
+def test_other_preferences_take_the_least(prefer: Prefer, picked: str) -> None:
+    rows = [row("full"), row("head", ms=2), row("lora", mb=20), row("prompt", fit=5)]
+    choice = choose(rows, predictions(rows, 380, 340, 379, 378), TRUTH, [], prefer)
+    assert choice.picked == f"{picked}@onnx_runtime"
+
+
+def test_equal_in_what_is_preferred_goes_to_the_more_accurate() -> None:
+    rows = [row("full", "int8"), row("full")]
+    choice = choose(rows, predictions(rows, 370, 380), TRUTH, [], "cost")
+    assert choice.picked == "full@onnx_runtime"
+    assert reasons(choice)["full+int8@onnx_runtime"] == "equal to full@onnx_runtime in fit_seconds, 2.5 points less accurate"
+
+
+def test_an_impossible_limit_gets_the_nearest_miss_and_what_it_would_take() -> None:
+    rows = [row("full", ms=12.34, mb=90), row("lora", ms=20, mb=31)]
+    require = [limit("latency_p50_ms <= 8"), limit("size_mb <= 80")]
+    choice = choose(rows, predictions(rows, 380, 380), TRUTH, require, "quality")
+    assert choice.picked is None
+    assert choice.binding_limit == "latency_p50_ms <= 8 and size_mb <= 80"
+    assert "nearest is full@onnx_runtime" in choice.sentence
+    assert "latency_p50_ms from <= 8 to <= 12.4 (by 54%) and size_mb from <= 80 to <= 90 (by 12%)" in choice.sentence
+    relaxed = [limit("latency_p50_ms <= 12.4"), limit("size_mb <= 90")]
+    assert choose(rows, predictions(rows, 380, 380), TRUTH, relaxed, "quality").picked == "full@onnx_runtime"
+
+
+def test_a_limit_that_no_reading_can_answer_is_said_to_be_so() -> None:
+    rows = [row("full", ms=None)]
+    choice = choose(rows, predictions(rows, 380), TRUTH, [limit("latency_p50_ms <= 8")], "quality")
+    assert choice.picked is None
+    assert "too few" in choice.sentence
+
+
+def test_nothing_measured_says_why() -> None:
+    choice = choose([failed("full", "out of memory.")], {}, TRUTH, [limit("size_mb <= 8")], "quality")
+    assert choice.picked is None
+    assert choice.sentence.endswith("The first cause: out of memory.")
+
+
+def test_an_unknown_reading_is_an_error() -> None:
+    with pytest.raises(TrimtuneError, match="unknown reading 'speed'"):
+        choose([row("full")], predictions([row("full")], 380), TRUTH, [limit("speed <= 8")], "quality")
+
+
+def test_no_gain_from_trimming_is_said() -> None:
+    rows = [row("full", ms=5), row("full", "int8", ms=6, mb=25)]
+    assert "no gain here from trimming" in choose(rows, predictions(rows, 380, 380), TRUTH, [], "quality").sentence.lower()
+    rows = [row("full", ms=5, spread=0.1), row("full", "int8", ms=4.9, mb=25, spread=0.1)]
+    sentence = choose(rows, predictions(rows, 380, 380), TRUTH, [], "quality").sentence
+    assert "No gain here in speed from trimming: the plain full@onnx_runtime" in sentence
+    assert "3.6× smaller" in sentence
+    rows = [row("full", ms=5), row("full", "int8", ms=2.5, mb=25)]
+    sentence = choose(rows, predictions(rows, 380, 380), TRUTH, [], "quality").sentence
+    assert "ties in accuracy with the plain full@onnx_runtime and is 2.0× faster and 3.6× smaller" in sentence
+
+
+def test_a_cheaper_method_that_ties_is_mentioned() -> None:
+    rows = [row("full", ms=5, fit=60), row("head", ms=5.5, fit=3)]
+    sentence = choose(rows, predictions(rows, 380, 380), TRUTH, [], "quality").sentence
+    assert "No gain here from dearer tuning: head@onnx_runtime ties in accuracy and took 3 s to tune instead of 60 s" in sentence
+
+
+names = st.lists(st.tuples(st.sampled_from(["full", "lora", "head", "prefix"]), st.sampled_from(["", "int8", "prune_ffn"]),
+                           st.sampled_from(["a", "b"])), min_size=1, max_size=10, unique=True)
+
+
+@st.composite
+def races(draw: st.DrawFn) -> tuple[list[Row], dict[str, tuple[int, ...]], tuple[int, ...]]:
+    number = st.sampled_from([1.0, 2.0, 5.0, 8.0, 20.0])
+    rows = [row(*name, ms=draw(st.one_of(st.none(), number)), mb=draw(number), fit=draw(number)) for name in draw(names)]
+    given_ = {each.name: right(draw(st.integers(0, 60)), draw(st.integers(0, 59)), 60) for each in rows}
+    return rows, given_, (0,) * 60
+
+
+limits = st.lists(st.builds(Limit, reading=st.sampled_from(["latency_p50_ms", "size_mb", "fit_seconds"]),
+                            op=st.sampled_from(["<=", "<", ">=", ">"]), value=st.sampled_from([0.5, 1.0, 3.0, 8.0, 30.0])),
+                  max_size=3)
+preferences = st.sampled_from(["quality", "latency", "size", "cost"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(races(), limits, preferences)
+def test_never_outside_the_limits_and_a_reason_for_each_other_candidate(race, require, prefer) -> None:  # type: ignore[no-untyped-def]
+    rows, given_, truth = race
+    choice = choose(rows, given_, truth, require, prefer)
+    inside = [each for each in rows if all(each.value(bound.reading) is not None and bound.allows(each.value(bound.reading))
+                                           for bound in require)]
+    assert (choice.picked is None) == (not inside)
+    assert choice.picked is None or choice.picked in {each.name for each in inside}
+    assert choice.runner_up is None or choice.runner_up in {each.name for each in inside} - {choice.picked}
+    assert [item.candidate for item in choice.rejected] == [each.name for each in rows if each.name != choice.picked]
+    assert all(len(item.reason) > 8 for item in choice.rejected)
+    assert choice.sentence.count(". ") <= 1
+    assert choice.sentence.endswith(".")
+
+
+@settings(max_examples=150, deadline=None)
+@given(races(), limits.filter(bool), preferences, st.data())
+def test_relaxing_a_limit_never_worsens_the_pick(race, require, prefer, data) -> None:  # type: ignore[no-untyped-def]
+    rows, given_, truth = race
+    index = data.draw(st.integers(0, len(require) - 1))
+    old = require[index]
+    moved = old.value * data.draw(st.floats(1, 10)) if old.op in ("<", "<=") else old.value / data.draw(st.floats(1, 10))
+    wider = [*require[:index], old.model_copy(update={"value": moved}), *require[index + 1:]]
+    before, after = (choose(rows, given_, truth, asked, prefer).picked for asked in (require, wider))
+    if before is None:
+        return
+    assert after is not None
+    if prefer == "quality":
+        assert not answers(given_, truth, [each.name for each in rows]).better(before, after)
+        return
+    reading = {"latency": "latency_p50_ms", "size": "size_mb", "cost": "fit_seconds"}[prefer]
+    value = {each.name: each.value(reading) if each.value(reading) is not None else float("inf") for each in rows}
+    assert value[after] <= value[before]
+
+
+def test_sixty_candidates_on_five_thousand_rows_take_less_than_half_a_second() -> None:
+    rng = np.random.default_rng(0)
+    truth = tuple(int(label) for label in rng.integers(20, size=5000))
+    rows = [row("lora", "int8" if index % 2 else "", f"engine{index}", ms=float(1 + index)) for index in range(60)]
+    given_ = {each.name: tuple(int(x) for x in np.where(rng.random(5000) < 0.9, truth, 0)) for each in rows}
+    choose(rows[:2], {each.name: given_[each.name] for each in rows[:2]}, truth, [], "quality")  # imports
+    started = time.perf_counter()
+    choose(rows, given_, truth, [limit("latency_p50_ms <= 30"), limit("size_mb <= 100")], "quality")
+    assert time.perf_counter() - started < 0.5

@@ -1,0 +1,51 @@
+"""What every measure part must keep, found by listing the folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from trimtune import parts
+
+MEASURES = parts.names("measure")
+
+
+def test_the_promised_readings_are_there_once() -> None:
+    named = [reading for name in MEASURES for reading in parts.load("measure", name).READINGS]
+    assert len(named) == len(set(named))
+    assert set(named) >= {"accuracy", "macro_f1", "worst_class_accuracy", "latency_p50_ms", "latency_p95_ms",
+                          "throughput_rows_per_s", "peak_memory_mb", "size_mb"}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_shape_of_a_measure(name: str) -> None:
+    module = parts.load("measure", name)
+    assert module.__doc__
+    assert len(module.__doc__) > 80
+    assert module.ROUNDS >= 1
+    assert all(unit and better in ("higher", "lower") for unit, better in module.READINGS.values())
+    assert callable(module.sample)
+    assert callable(module.summarize)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_config_has_defaults_is_frozen_strict_and_plain(name: str) -> None:
+    config = parts.load("measure", name).Config()
+    json.dumps(config.model_dump())
+    with pytest.raises(ValidationError):
+        type(config)(no_such_setting=1)
+    assert all(field.description for field in type(config).model_fields.values())
+    for field in type(config).model_fields:
+        with pytest.raises(ValidationError):
+            setattr(config, field, 1)
+
+
+def test_importing_the_measures_pulls_no_heavy_library() -> None:
+    code = ("import sys; from trimtune import parts; [parts.load('measure', n) for n in parts.names('measure')]; "
+            "print([m for m in ('torch', 'transformers', 'scipy', 'sklearn', 'pandas', 'datasets') if m in sys.modules])")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,135 @@
+"""Every part that lies in a folder keeps the contract of its kind: to be found is to be tested."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from types import ModuleType
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from trimtune import parts
+
+PARTS = [(kind, name) for kind in parts.ROOMS for name in parts.names(kind)]
+CHOSEN = [(kind, name) for kind, name in PARTS if kind != "task"]
+FUNCTIONS = {
+    "method": {"prepare": ["model", "config"]},
+    "trim": {"run": ["folder", "source", "config", "rows_folder", "seed"]},
+    "engine": {"available": [], "export": ["folder", "source", "config", "numerics", "calibration", "max_length"],
+               "load": ["folder", "threads"]},
+    "measure": {"sample": ["subject", "config"], "summarize": ["samples", "config"]},
+    "task": {"load_model": ["folder"], "load_tokenizer": ["folder"], "encode": ["tokenizer", "texts", "max_length"],
+             "loss": ["logits_BC", "labels_B"]},
+}
+SOURCE = re.compile(r"^Source:.*\b(19|20)\d\d\b", re.MULTILINE)
+WHEN = re.compile(r"\bUse (it|this)\b|\bUse\b.*\bwhen\b|\bnot (for|when)\b", re.IGNORECASE | re.DOTALL)
+SHAPE = re.compile(r"\[\w+(, ?\w+)*\]|\bshapes?\b")
+
+
+@pytest.fixture(params=PARTS, ids=lambda part: "-".join(part))
+def part(request: pytest.FixtureRequest) -> tuple[str, str, ModuleType]:
+    kind, name = request.param
+    return kind, name, parts.load(kind, name)
+
+
+@pytest.fixture(params=CHOSEN, ids=lambda part: "-".join(part))
+def chosen(request: pytest.FixtureRequest) -> tuple[str, str, ModuleType]:
+    kind, name = request.param
+    return kind, name, parts.load(kind, name)
+
+
+def test_every_kind_has_parts() -> None:
+    assert {kind for kind, _ in PARTS} == set(parts.ROOMS)
+    assert {"full", "head", "lora", "prefix", "prompt"} <= set(parts.names("method"))
+    assert {"int8", "prune_ffn"} <= set(parts.names("trim"))
+    assert {"torch_eager", "onnx_runtime", "openvino_ir"} <= set(parts.names("engine"))
+    assert parts.names("task")
+
+
+def test_the_docstring_begins_with_one_sentence(part: tuple[str, str, ModuleType]) -> None:
+    kind, name, module = part
+    first = parts.doc(kind, name).split("\n\n")[0]
+    assert first == (inspect.getdoc(module) or "").split("\n\n")[0]
+    assert first.endswith("."), first
+    assert len(first) <= 260, "one sentence says what it does"
+
+
+def test_the_docstring_says_when_and_in_what_shapes(chosen: tuple[str, str, ModuleType]) -> None:
+    kind, name, _ = chosen
+    doc = parts.doc(kind, name)
+    if kind in ("method", "trim", "engine"):
+        assert WHEN.search(doc), "say when to use it and when not"
+    if kind in ("method", "engine"):
+        assert SHAPE.search(doc), "give shapes such as [B, T, D]"
+    if kind in ("method", "trim"):
+        assert SOURCE.search(doc), "name the paper and its section"
+
+
+def test_the_config_is_frozen_and_refuses_unknown_keys(chosen: tuple[str, str, ModuleType]) -> None:
+    config = chosen[2].Config()
+    assert isinstance(config, BaseModel)
+    assert config.model_config.get("frozen") is True
+    with pytest.raises(ValidationError):
+        type(config)(no_such_setting=1)
+    for field, info in type(config).model_fields.items():
+        assert info.description, f"{field} needs a description: it is what `trimtune explain` prints"
+    assert type(config)(**config.model_dump(mode="json")) == config, "a config must survive JSON"
+
+
+def test_the_tasks_exist(chosen: tuple[str, str, ModuleType]) -> None:
+    if chosen[0] == "measure":
+        return  # a measure reads what a task's own metric gives
+    tasks: Any = chosen[2].TASKS
+    assert isinstance(tasks, tuple)
+    assert tasks
+    assert set(tasks) <= set(parts.names("task"))
+
+
+def test_the_functions_of_its_kind(part: tuple[str, str, ModuleType]) -> None:
+    kind, name, module = part
+    for function, arguments in FUNCTIONS[kind].items():
+        found = getattr(module, function, None)
+        assert callable(found), f"{kind} {name} lacks {function}()"
+        assert inspect.getdoc(found) or function in ("available", "load", "sample", "summarize", "load_tokenizer"), function
+        assert list(inspect.signature(found).parameters)[:len(arguments)] == arguments, function
+
+
+@pytest.mark.parametrize("name", parts.names("method"))
+def test_a_method_has_its_own_learning_rates(name: str) -> None:
+    low, high = parts.load("method", name).LEARNING_RATES
+    assert 1e-6 < low < high <= 1
+    assert high / low >= 10, "a range narrower than a decade is a guess"
+
+
+@pytest.mark.parametrize("name", parts.names("trim"))
+def test_a_trim_says_what_it_needs(name: str) -> None:
+    module = parts.load("trim", name)
+    assert isinstance(module.NEEDS_DATA, bool)
+    assert module.NUMERICS is None or any(module.NUMERICS in parts.load("engine", engine).NUMERICS for engine in parts.names("engine"))
+
+
+@pytest.mark.parametrize("name", parts.names("engine"))
+def test_an_engine_says_what_it_runs(name: str) -> None:
+    module = parts.load("engine", name)
+    assert "plain" in module.NUMERICS
+    assert set(module.TOLERANCE) <= set(module.NUMERICS)
+    assert 0 < module.TOLERANCE["plain"] <= 0.5
+    why_not = module.available()
+    assert why_not is None or "pip install" in why_not
+
+
+@pytest.mark.parametrize("name", parts.names("measure"))
+def test_a_measure_says_what_it_reads(name: str) -> None:
+    module = parts.load("measure", name)
+    assert module.READINGS
+    assert module.ROUNDS >= 1
+    for reading, (unit, better) in module.READINGS.items():
+        assert isinstance(unit, str), reading
+        assert better in ("higher", "lower"), reading
+
+
+def test_no_two_measures_give_one_reading() -> None:
+    readings = [reading for name in parts.names("measure") for reading in parts.load("measure", name).READINGS]
+    assert len(readings) == len(set(readings))

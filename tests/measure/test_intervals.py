@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimtune.measure._intervals import median_range, percentile_interval, samples_needed, wilson
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2000), st.data())
+def test_wilson_equals_scipy(n: int, data: st.DataObject) -> None:
+    from scipy.stats import binomtest
+
+    hits = data.draw(st.integers(0, n))
+    reference = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    assert wilson(hits, n) == pytest.approx((reference.low, reference.high), abs=1e-9)
+
+
+def test_samples_that_a_percentile_needs() -> None:
+    assert [samples_needed(p) for p in (50, 90, 95, 99, 99.9)] == [20, 100, 200, 1000, 10000]
+
+
+def test_the_bootstrap_interval_holds_the_true_median_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for trial in range(60):
+        low, high = percentile_interval([list(rng.exponential(size=34)) for _ in range(6)], 50, seed=trial)
+        held += low <= np.log(2) <= high
+    assert held / 60 >= 0.88
+
+
+def test_rounds_that_differ_widen_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    calm = [list(rng.normal(10, 1, 34)) for _ in range(6)]
+    moody = [[value + 3 * (index % 3) for value in taken] for index, taken in enumerate(calm)]
+    widths = [high - low for low, high in (percentile_interval(rounds, 50) for rounds in (calm, moody))]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_median_range_says_its_coverage() -> None:
+    assert median_range([3, 1, 2, 6, 5, 4]) == (1, 6, "order statistics of 6 rounds 97%")
+    assert median_range([3, 1, 2]) == (1, 3, "order statistics of 3 rounds 75%")
+    low, high, how = median_range(range(20))
+    assert (low, high) == (5, 14)
+    assert how.endswith("96%")

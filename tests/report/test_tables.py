@@ -1,0 +1,124 @@
+"""Order, judgment and words of the lines; the front; the budget's sentence."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.report import results
+
+from trimtune.records import Limit, Use
+from trimtune.report import plots, tables, tuning, words
+
+
+def test_lines_start_with_the_pick_and_end_with_failures() -> None:
+    result = results.full()
+    lines = tables.lines(result)
+    assert [line.role for line in lines[:3]] == ["picked", "runner-up", ""]
+    assert [line.row.status for line in lines[-3:]] == ["failed"] * 3
+    inside = [line.inside for line in lines]
+    assert inside == sorted(inside, reverse=True) and any(inside) and not all(inside)
+    middle = [line.row.value("accuracy") or 0 for line in lines[2:] if line.inside]
+    assert middle == sorted(middle, reverse=True)
+
+
+def test_a_refused_reading_keeps_no_limit() -> None:
+    result = results.one()
+    assert tables.inside_limits(result, result.rows[0])
+    limited = result.study.model_copy(update={"require": (Limit(reading="latency_p95_ms", op="<=", value=1e9),)})
+    assert not tables.inside_limits(result.model_copy(update={"study": limited}), result.rows[0])
+
+
+def test_failures_of_one_cause_stand_together() -> None:
+    (cause, what), _ = tables.failures(results.none_measured())
+    assert "not installed" in cause and what == ["full@onnx_runtime", "lora@onnx_runtime"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12))
+def test_the_front_is_what_no_other_point_beats(pairs: list[tuple[int, int]]) -> None:
+    points = [{"x": x, "y": y} for x, y in pairs]
+    front = [(point["x"], point["y"]) for point in plots.front(points)]
+    unbeaten = {(x, y) for x, y in pairs if not any((a <= x and b >= y) and (a, b) != (x, y) for a, b in pairs)}
+    assert sorted(unbeaten) == front
+
+
+def test_the_budget_sentence_says_what_was_not_allowed() -> None:
+    result = results.full()
+    lora = results.searched("lora", trials=4)
+    assert tuning.budget_sentence(result, lora).startswith("4 of 6 trials (1 stopped early), cap of 20 minutes reached;")
+    told = results.searched("lora", trials=4, notes=("the cap of 20 minutes left no time for the rest",))
+    assert "cap" not in tuning.budget_sentence(result, told), "not twice"
+    assert tuning.budget_sentence(result, results.searched("full")).endswith(
+        "6 of 6 trials (2 stopped early); best learning rate 3e-5; 3 of 3 seeds."
+    )
+    assert tuning.mean_and_deviation([0.9, 0.92]) == "91.0 ± 1.4% (mean ± sd of 2 seeds)"
+    assert tuning.mean_and_deviation([0.9]) == "90.0% (1 seed, so no spread)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.417, "0.42 s"),
+        (59.97, "1 min 00 s"),
+        (312, "5 min 12 s"),
+        (3900, "1 h 05 min"),
+        (3599.8, "1 h 00 min"),
+        (float("nan"), "–"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.9125, "share", "91.2%"),
+        (3.6051, "ms", "3.61 ms"),
+        (1234.5, "rows/s", "1,234 rows/s"),
+        (22.94, "MB", "22.9 MB"),
+        (12345.0, "MB", "12.3 GB"),
+        (None, "ms", "–"),
+        (0.0, "ms", "0 ms"),
+    ],
+)
+def test_values_have_units_and_sane_digits(value: float | None, unit: str, text: str) -> None:
+    assert words.show(value, unit) == text
+
+
+def test_intervals_and_limits_read_like_figures() -> None:
+    result = results.full()
+    reading = results.readings(0.9, 8.0, 20, 3)
+    assert words.interval(reading["accuracy"]) == "86.7–92.6%" and words.interval(reading["latency_p50_ms"]) == "7.76–8.32 ms"
+    assert words.limit(result, Limit(reading="accuracy", op=">=", value=0.9)) == "Accuracy ≥ 90%"
+    assert words.limit(result, result.study.require[0]) == "Size on disk ≤ 30 MB" == words.binding(result)
+    assert words.rate(1e-3) == "1e-3" and words.rate(3.16e-4) == "3.2e-4"
+    assert words.moment("2026-02-03T10:11:12+00:00") == "2026-02-03 10:11:12 UTC" and words.moment("today") == "today"
+
+
+def test_pictures_leave_out_what_is_not_there() -> None:
+    result = results.none_measured()
+    keyed = plots.keys(result)
+    assert plots.pareto(result, tables.lines(result), "size_mb", keyed, ((300, 200),)) == []
+    assert plots.search(result, result.searches[0], keyed) == ""
+
+
+def test_a_picture_shows_every_point_its_limits_and_its_pick() -> None:
+    result = results.full()
+    lines = tables.lines(result)
+    (svg,) = plots.pareto(result, lines, "latency_p50_ms", plots.keys(result), ((540, 360),))
+    assert svg.count("<title>#") == 42
+    assert "stroke-dasharray" in svg and "var(--accent)" in svg and 'width="540"' in svg
+    assert plots.beyond(result, lines, "latency_p50_ms") == []
+
+
+def test_the_search_picture_draws_pruned_trials_hollow() -> None:
+    result = results.full()
+    svg = plots.search(result, result.searches[0], plots.keys(result))
+    assert svg.count("<title>learning rate") == 6 and svg.count("stopped early") == 4, "twice per pruned trial: label and tooltip"
+    assert svg.count('fill="var(--card)"') == 2
+
+
+def test_more_methods_than_colors_share_gray() -> None:
+    colors = plots.keys(results.many()).colors
+    assert list(colors.values())[-3:] == ["var(--m0)"] * 3 and Use(name="lora", given={"r": 1}).label.startswith("lora(")
