@@ -25,7 +25,6 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/trimtune run examples/helpdesk.yaml
-	@echo "The report: $(CURDIR)/runs/helpdesk/report.html"
 
 test: setup
 	$(BIN)/python -m pytest -q

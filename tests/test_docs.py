@@ -24,6 +24,7 @@ def test_the_page_names_every_part_and_option() -> None:
 
 def test_bounds_are_in_words() -> None:
     assert DOCS["allowed"]({"type": "integer", "minimum": 1, "maximum": 8}) == "integer ≥ 1, ≤ 8"
-    assert DOCS["allowed"]({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}) == "string or list of string"
+    either = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    assert DOCS["allowed"](either) == "string or list of string"
     assert DOCS["row"]("r", {"type": "integer", "exclusiveMinimum": 0, "default": 8, "description": "rank"}) == \
         "| `r` | 8 | integer > 0 | rank |"

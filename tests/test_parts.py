@@ -27,7 +27,8 @@ def more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_the_folder_is_the_list() -> None:
     assert parts.names("method") == sorted(parts.names("method"))
-    assert set(parts.names("method")) == {path.stem for path in Path(trimtune.tune.methods.__file__ or "").parent.glob("[!_]*.py")}
+    folder = Path(trimtune.tune.methods.__file__ or "").parent
+    assert set(parts.names("method")) == {path.stem for path in folder.glob("[!_]*.py")}
 
 
 def test_hyphens_count_as_underscores() -> None:

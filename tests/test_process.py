@@ -209,6 +209,7 @@ def test_a_killed_run_leaves_no_process_behind(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text("print('once')\nfrom trimtune.process import Worker\nwith Worker() as worker:\n    print(worker.call(abs, -3))\n")
+    script.write_text("print('once')\nfrom trimtune.process import Worker\n"
+                      "with Worker() as worker:\n    print(worker.call(abs, -3))\n")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("once\n3\n", "", 0)

@@ -165,7 +165,7 @@ def test_a_full_disk_is_a_failure_with_its_cause(store: Store) -> None:
     assert "No space left" in store.steps[0].cause
 
 
-def test_a_run_killed_inside_a_step_leaves_a_store_that_the_next_one_continues(store: Store, events: list[dict[str, Any]]) -> None:
+def test_the_next_run_continues_where_a_killed_one_left_off(store: Store, events: list[dict[str, Any]]) -> None:
     script = textwrap.dedent(f"""
         import os, signal
         from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +59,11 @@ def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: s
     Returns:
         method, accuracy, validation_accuracy, rows_per_s, tokens_per_s, seconds, peak_memory_mb, learning_rate, epochs, out.
     """
+    from trimtune import single
     from trimtune.study.document import Place
     from trimtune.study.uses import uses
-    from trimtune import single
 
-    if learning_rate is not None and not learning_rate > 0:
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
         raise TrimtuneError(f"learning_rate: {learning_rate:g} was given.", "Allowed: a number above 0.",
                             "Leave it out to take the middle of the method's range.")
     use = uses("method", [{method: config} if config else method], task.replace("-", "_"), Place("method"))[0]
@@ -73,7 +74,7 @@ def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: s
     return single.tune(str(train), model=model, method=use.name, config=use.config, learning_rate=learning_rate, epochs=epochs,
                        batch_size=batch_size, max_length=max_length, precision=precision, seed=seed,
                        validation=str(validation) if validation else None, test=str(test) if test else None, text=text,
-                       label=label, out=folder, task=task, watch=watch)
+                       label=label, out=folder, task=task.replace("-", "_"), watch=watch)
 
 
 def load(bundle: str | Path, n_threads: int | None = None) -> Predictor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 import traceback
@@ -32,7 +33,7 @@ def guarded(command: Callable[[], Any], words: list[str]) -> int:
         sys.stdout.flush()
         return _stopped(name) if code == 130 else code if isinstance(code, int) else 0
     except UsageError as error:
-        return _usage(error)
+        return _usage(error, words)
     except TrimtuneError as error:
         return _say("\n".join(line for line in (error.given, error.allowed, error.do) if line), 2)
     except StepFailed as error:
@@ -53,20 +54,21 @@ def guarded(command: Callable[[], Any], words: list[str]) -> int:
                     + _log_of(traceback.format_exc()) + "\nFinished steps are kept. Please report this with that file.", 1)
 
 
-def _usage(error: Any) -> int:
+def _usage(error: Any, words: list[str]) -> int:
     """A wrong command line in three parts; `trimtune` alone prints its help."""
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message())
         return 2
-    context = getattr(error, "ctx", None)
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     path = context.command_path if context else "trimtune"
-    given = " ".join(str(error.format_message()).split())
-    commands = getattr(context.command, "commands", None) if context else None
-    usage = " ".join(context.get_usage().split()).removeprefix("Usage: ") if context else "COMMAND"
-    first = f"{path.removeprefix('trimtune').strip()}: {given}".removeprefix(": ")
-    first += "" if first.endswith((".", "?", ")")) else "."
-    return _say(f"{first}\nAllowed: {', '.join(commands) if commands else usage}\n"
-                f"See `{path} --help`{'.' if commands else ': it has an example.'}", 2)
+    allowed = " ".join(context.get_usage().split()).removeprefix("Usage: ") if context else "COMMAND"
+    if context and getattr(context.command, "commands", None):
+        allowed = ", ".join(context.command.commands)
+    elif context and parameter is not None and (record := parameter.get_help_record(context)):
+        allowed = "  ".join(record)
+    given = shlex.join(words)[:200] or "trimtune"
+    fault = " ".join(str(error.format_message()).split()).rstrip(".")
+    return _say(f"{given}: {fault}.\nAllowed: {allowed}\nSee `{path} --help`.", 2)
 
 
 def _stopped(name: str) -> int:

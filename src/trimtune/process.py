@@ -166,7 +166,7 @@ def _serve(pipe: Connection, log: str | None, n_threads: int, parts_folders: str
             else:
                 value = function(*((opened, *args) if verb == "ask" else args), **kwargs)
             pipe.send(("value", value))
-        except (Exception, SystemExit) as error:  # reported whole to the parent, which records it
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - reported whole to the parent, which records it
             traceback.print_exc()
             pipe.send(("failed", (cause_of(error), traceback.format_exc())))
 
@@ -208,7 +208,7 @@ def _redirect(log: str | None) -> None:
 def _main_hidden() -> Iterator[None]:
     """Keep multiprocessing from importing the caller's script again: a script without a main guard works too."""
     main = sys.modules["__main__"]
-    kept = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
     main.__dict__["__spec__"] = None
     try:
         yield

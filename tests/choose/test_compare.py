@@ -9,14 +9,35 @@ from trimtune.choose.compare import answers, paired_difference
 from trimtune.errors import TrimtuneError
 
 
-def test_exact_mcnemar_and_the_interval_agree_with_scipy() -> None:
+def test_the_test_is_exact_mcnemar() -> None:
     from scipy.stats import binomtest
 
-    found, reference = paired_difference(15, 4, 400), binomtest(15, 19, 0.5)
-    assert found.p == pytest.approx(reference.pvalue)
-    share = reference.proportion_ci(0.95, method="exact")
-    assert (found.low, found.high) == pytest.approx(((2 * share.low - 1) * 19 / 400, (2 * share.high - 1) * 19 / 400))
+    found = paired_difference(15, 4, 400)
+    assert found.p == pytest.approx(binomtest(15, 19, 0.5).pvalue)
     assert found.value == pytest.approx(11 / 400)
+
+
+@pytest.mark.parametrize("share", [(0.06, 0.02), (0.10, 0.0), (0.2, 0.15), (0.01, 0.01)])
+def test_the_interval_holds_the_true_difference_as_often_as_it_says(share: tuple[float, float]) -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        first, second, _ = rng.multinomial(300, [*share, 1 - sum(share)])
+        found = paired_difference(int(first), int(second), 300)
+        held += found.low <= share[0] - share[1] <= found.high
+    assert held / 400 >= 0.93
+
+
+def test_equal_answers_still_leave_room_for_a_difference() -> None:
+    found = paired_difference(0, 0, 100)
+    assert found.tied
+    assert (found.low, found.high) == pytest.approx((-0.037, 0.037), abs=1e-3)
+
+
+@pytest.mark.parametrize("counts", [(15, 4), (38, 0), (60, 45)])
+def test_swapping_the_two_mirrors_the_interval(counts: tuple[int, int]) -> None:
+    one, other = paired_difference(*counts, 400), paired_difference(*counts[::-1], 400)
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

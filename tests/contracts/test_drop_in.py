@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.conftest import ROOT
 
 CONFIG = '''from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,16 +22,57 @@ class Config(BaseModel):
 
 TASKS = ("text_classification",)
 '''
-FILES = {
-    "tune/methods/lemon.py": '"""Lemon tuning: sours every weight a little.\n\nUse it in a test only."""\n\n' + CONFIG +
-                             "LEARNING_RATES = (1e-4, 1e-2)\n\n\ndef prepare(model, config, task):\n    return model\n",
-    "trim/peel.py": '"""Peel: takes the outermost layer off.\n\nUse it in a test only."""\n\n' + CONFIG +
-                    "NEEDS_DATA = False\nNUMERICS = None\n\n\ndef run(folder, source, config, rows_folder, seed):\n    return {}\n",
-    "engines/juicer.py": '"""Juicer: runs any lemon.\n\nUse it in a test only."""\n\n' + CONFIG +
-                         'NUMERICS = ("plain",)\nTOLERANCE = {"plain": 1e-4}\n\n\ndef available():\n    return None\n\n\n'
-                         "def export(folder, source, config, numerics, calibration, max_length):\n    return {}\n\n\n"
-                         "def load(folder, threads):\n    return None\n",
-}
+LEMON = '''"""Lemon tuning: sours every weight a little.
+
+Use it in a test only; weights are [D, D].
+
+Source: Citrus 2026, section 1.
+"""
+
+''' + CONFIG + '''LEARNING_RATES = (1e-4, 1e-2)
+
+
+def prepare(model, config, task):
+    """The model as it is."""
+    return model
+'''
+PEEL = '''"""Peel: takes the outermost layer off.
+
+Use it in a test only.
+
+Source: Citrus 2026, section 2.
+"""
+
+''' + CONFIG + '''NEEDS_DATA = False
+NUMERICS = None
+
+
+def run(folder, source, config, rows_folder, seed):
+    """Nothing."""
+    return {}
+'''
+JUICER = '''"""Juicer: runs any lemon.
+
+Use it in a test only; logits are [B, C].
+"""
+
+''' + CONFIG + '''NUMERICS = ("plain",)
+TOLERANCE = {"plain": 1e-4}
+
+
+def available():
+    return None
+
+
+def export(folder, source, config, numerics, calibration, max_length):
+    """Nothing."""
+    return {}
+
+
+def load(folder, threads):
+    return None
+'''
+FILES = {"tune/methods/lemon.py": LEMON, "trim/peel.py": PEEL, "engines/juicer.py": JUICER}
 DROPPED = {"method": "lemon", "trim": "peel", "engine": "juicer"}
 
 
@@ -45,9 +87,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(house: Path, *words: str, parts: bool = True) -> str:
+def run(house: Path, *words: str, parts: bool = True, folder: Path | None = None) -> str:
     env = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **({"TRIMTUNE_PARTS": str(house)} if parts else {})}
-    done = subprocess.run([sys.executable, *words], cwd=house, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, *words], cwd=folder or house, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -90,3 +132,9 @@ def test_the_command_line_lists_and_explains_it(house: Path) -> None:
 
 def test_the_help_of_tune_names_it(house: Path) -> None:
     assert "lemon" in run(house, "-m", "trimtune", "tune", "--help")
+
+
+def test_the_contract_tests_find_it(house: Path) -> None:
+    only = " or ".join(f"{kind}-{name}" for kind, name in DROPPED.items())
+    shown = run(house, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contracts/test_parts.py", "-k", only, folder=ROOT)
+    assert f"{5 * len(DROPPED)} passed" in shown

@@ -30,12 +30,14 @@ def test_an_error_can_be_caught_without_loading_anything() -> None:
 
 
 def test_every_part_imports_without_its_libraries() -> None:
-    loaded = loaded_by("from trimtune import parts\nfor kind in parts.ROOMS:\n    for name in parts.names(kind): parts.load(kind, name)")
+    loaded = loaded_by("from trimtune import parts\n"
+                       "for kind in parts.ROOMS:\n    for name in parts.names(kind): parts.load(kind, name)")
     assert not loaded & HEAVY
 
 
 def test_reading_a_study_loads_nothing_heavy() -> None:
-    loaded = loaded_by("from pathlib import Path\nfrom trimtune.study.read import read, schema\nfrom trimtune.study.expand import expand\n"
+    loaded = loaded_by("from pathlib import Path\nfrom trimtune.study.read import read, schema\n"
+                       "from trimtune.study.expand import expand\n"
                        "assert len(expand(read(Path('examples/helpdesk.yaml')))) >= 12\nschema()")
     assert "yaml" in loaded
     assert not loaded & HEAVY

@@ -11,8 +11,8 @@ import pytest
 import trimtune
 
 SOURCE = Path(trimtune.__file__).parent
-ORDER = ["errors", "records", "parts", "process", "store", "study", "tasks", "tune", "trim", "engines", "measure", "choose", "report",
-         "ship", "scale", "flow", "api", "screen", "exits", "cli", "__main__"]
+ORDER = ["errors", "records", "parts", "process", "store", "study", "tasks", "tune", "trim", "engines", "measure", "choose",
+         "report", "ship", "scale", "flow", "single", "api", "screen", "exits", "cli", "__main__"]
 HEAVY = {"accelerate", "altair", "datasets", "gguf", "huggingface_hub", "llama_cpp", "nncf", "onnx", "onnxruntime", "onnxscript",
          "openvino", "optuna", "pandas", "peft", "pyarrow", "ray", "safetensors", "scipy", "sklearn", "tokenizers", "torch",
          "torchao", "transformers", "vl_convert"}
@@ -83,9 +83,11 @@ def test_heavy_libraries_wait_for_a_function(path: Path) -> None:
 
 
 def test_the_check_sees_what_it_should() -> None:
-    tree = ast.parse("from trimtune import flow\nfrom .read import read\nfrom ..store import Store\ndef f():\n    import trimtune.cli\n")
+    tree = ast.parse("from trimtune import flow\nfrom .read import read\nfrom ..store import Store\n"
+                     "def f():\n    import trimtune.cli\n")
     assert [room(name) for name, _ in imported(tree, "trimtune.study")] == ["flow", "study", "store", "cli"]
-    late = "if TYPE_CHECKING:\n    import torch\nelse:\n    import peft\ntry:\n    import ray\nexcept ImportError:\n    import nncf\n" \
-           "def f():\n    import onnx\nclass C:\n    import scipy\n"
+    late = ("if TYPE_CHECKING:\n    import torch\nelse:\n    import peft\n"
+            "try:\n    import ray\nexcept ImportError:\n    import nncf\n"
+            "def f():\n    import onnx\nclass C:\n    import scipy\n")
     names = [alias.name for node in at_import_time(ast.parse(late).body) for alias in node.names]
     assert names == ["peft", "ray", "nncf", "scipy"]

@@ -14,7 +14,9 @@ from trimtune.records import Artifact, Reading, Use
 from trimtune.store import Store
 
 ENGINE = Use(name="token_votes")
-QUICK = {"quality": {"resamples": 100}, "latency": {"seconds": 0.0, "settle_seconds": 0.0}, "throughput": {"seconds": 0.0, "settle_seconds": 0.0}}
+QUICK = {"quality": {"resamples": 100},
+         "latency": {"seconds": 0.0, "settle_seconds": 0.0},
+         "throughput": {"seconds": 0.0, "settle_seconds": 0.0}}
 
 Make = Callable[..., Artifact]
 
@@ -70,6 +72,7 @@ def test_a_new_candidate_is_measured_beside_an_old_one(store: Store, rows: Artif
     assert "beside" not in after["c"]["accuracy"].note
 
 
+@pytest.mark.slow
 def test_a_machine_that_changed_its_pace_has_all_measured_anew(store: Store, rows: Artifact, runnable: Make) -> None:
     folder = runnable("a", row_ms=2)
     measure(store, rows, a=folder, b=runnable("b"))
@@ -103,6 +106,7 @@ def _make_the_past_faster(store: Store, home: Any) -> None:
     record.write_text(json.dumps(artifact))
 
 
+@pytest.mark.slow
 def test_candidates_that_do_not_fit_together_are_measured_in_blocks(store: Store, rows: Artifact, runnable: Make,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_session._machine, "available_memory_mb", lambda: 1600.0)

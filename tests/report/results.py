@@ -234,7 +234,8 @@ def full() -> Result:
         rejected=rejected,
         tied=(picked, runner_up),
         sentence=f"{picked} is the most accurate candidate inside the limits: {best.value('accuracy'):.1%} of 400 test "
-        f"rows right, {best.value('latency_p50_ms'):.1f} ms per row, {best.value('size_mb'):.1f} MB. lora+int8@onnx_runtime is tied with it in accuracy; "
+        f"rows right, {best.value('latency_p50_ms'):.1f} ms per row, {best.value('size_mb'):.1f} MB. "
+        f"{runner_up} is tied with it in accuracy; "
         "it was passed over because it answers more slowly.",
     )
     searches = (searched("full"), searched("lora", trials=4), *map(searched, ("prefix", "prompt", "head")))

@@ -44,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder `runs/small`, with two candidates: LoRA as it is (picked), and with int8."""
     runs = tmp_path_factory.mktemp("ship") / "runs"
     whole = data.read(DataSpec(train="helpdesk"), seed=0)
-    counts = {"train": 192, "validation": 60, "test": 60}
+    counts = {"train": 64, "validation": 60, "test": 60}
     rows = data.Rows(**{name: _some(getattr(whole, name), count) for name, count in counts.items()},
                      facts=whole.facts.model_copy(update={"rows": counts}))
     lora, engine = defaults("method", ["lora"])[0], _use("engine", "torch_eager", precision="fp32")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.ship.conftest import folder_of, result_of
+from trimtune.errors import StepFailed
 from trimtune.ship import bundle as bundles
 from trimtune.ship import parity
 
@@ -75,10 +76,8 @@ def _drop_head(folder: Path) -> None:
 
 def _refused(run: Path, hop: str) -> None:
     out = run.parent.parent / "out"
-    with pytest.raises(parity.ParityFailed) as caught:
+    with pytest.raises(StepFailed, match=f"The parity gate refused to ship. {hop}: "):
         bundles.ship(run, out)
-    assert caught.value.hop.name == hop
-    assert hop in caught.value.cause
     assert not [path for path in out.parent.iterdir() if "out" in path.name], "nothing is left"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.study.faults import fault
+from tests.study.faults import fault, says
 
 from trimtune.errors import TrimtuneError
 from trimtune.records import DataSpec
@@ -55,7 +55,8 @@ TRAIN: dict[str, tuple[str, str | bytes, tuple[str, ...]]] = {
     "broken JSON": ("t.jsonl", '{"text": "a", "label": "x"}\n\n{"text": "a", \n', ("t.jsonl: line 3 is not JSON",)),
     "no object": ("t.jsonl", '{"text": "a", "label": "x"}\n["a", "x"]\n', ("t.jsonl: line 2", "list", "one object per line")),
     "one long list": ("t.jsonl", '[{"text": "a", "label": "x"}]\n', ("t.jsonl: line 1", "list", "one object per line")),
-    "a list on many lines": ("t.jsonl", '[\n{"text": "a", "label": "x"}\n]\n', ("t.jsonl: line 1 is not JSON", "one object per line")),
+    "a list on many lines": ("t.jsonl", '[\n{"text": "a", "label": "x"}\n]\n',
+                             ("t.jsonl: line 1 is not JSON", "one object per line")),
     "text a number": ("t.jsonl", '{"text": "a", "label": "x"}\n{"text": 7, "label": "x"}\n', ("t.jsonl: line 2", "int", "'7'")),
     "text missing": ("t.jsonl", '{"text": "a", "label": "x"}\n{"label": "x"}\n', ("t.jsonl: line 2", "text", "is empty")),
     "label a list": ("t.jsonl", '{"text": "a", "label": ["x"]}\n', ("t.jsonl: line 1", "label", "list")),
@@ -85,7 +86,8 @@ def test_training_rows(case: str, folder: Path) -> None:
 
 
 OTHER: dict[str, tuple[str, tuple[str, ...]]] = {
-    "unknown label": ("text,label\nso,ham\nwell,spamm\nno,spamm\n", ("v.csv: row 3", "'spamm'", "2 such rows", "Did you mean 'spam'?")),
+    "unknown label": ("text,label\nso,ham\nwell,spamm\nno,spamm\n",
+                      ("v.csv: row 3", "'spamm'", "2 such rows", "Did you mean 'spam'?")),
     "no label column": ("text,id\nso,1\n", ("v.csv", "no column 'label'", "text, id", "leave the split out")),
     "no text column": ("sentence,label\nso,ham\n", ("v.csv", "no column 'text'", "sentence, label")),
     "empty text": ("text,label\nso,ham\n,spam\n", ("v.csv: row 3", "is empty")),
@@ -128,8 +130,10 @@ def test_the_hub_out_of_reach(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-PIECES = st.sampled_from([b"text,label\n", b"text\tlabel\n", b"a;b\n", b"well,ham\n", b"so,spam\n", b"\n", b"\r\n", b"\r", b",", b";", b"\t",
-                          b'"', b'""', b"\0", b"\xff", b"\xc3\xbc", b"\xef\xbb\xbf", b" ", b"x", b"1", b'{"text": "a", "label": 1}\n', b"{}\n",
+PIECES = st.sampled_from([b"text,label\n", b"text\tlabel\n", b"a;b\n", b"well,ham\n", b"so,spam\n", b"\n", b"\r\n", b"\r", b",",
+                          b";", b"\t",
+                          b'"', b'""', b"\0", b"\xff", b"\xc3\xbc", b"\xef\xbb\xbf", b" ", b"x", b"1",
+                          b'{"text": "a", "label": 1}\n', b"{}\n",
                           b"[1]", b'{"text": "\\ud800", "label": true}\n', b"NaN\n", b"PK\x03\x04", b"9" * 5000])
 
 
@@ -144,6 +148,6 @@ def test_any_bytes_give_rows_or_an_error_in_words(content: bytes, ending: str, f
     try:
         rows = data.read(DataSpec(train=str(path)), 0)
     except TrimtuneError as error:
-        assert error.given and error.allowed and error.do and "any." in str(error)
+        says(error, "any.")
     else:
         assert all(len(split) >= len(rows.facts.labels) > 1 for split in (rows.train, rows.validation, rows.test))

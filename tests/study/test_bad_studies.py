@@ -26,8 +26,9 @@ CASES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "tag": (HEAD + "model: !!python/name:os.system ''\n", ("study.yaml:3", "tag", "python")),
     "endless alias": ("name: &a [*a]\n", ("study.yaml", "alias")),
     "growing aliases": ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
-        f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdef", "bcdefg", strict=True)), ("study.yaml", "aliases")),
-    "deep": ("name: " + "[" * 3000, ("study.yaml",)),
+        f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdef", "bcdefg", strict=True)),
+        ("study.yaml", "aliases")),
+    "deep": ("name: " + "[" * 1500, ("study.yaml",)),
     "too large": ("name: mail\n" + "# x\n" * 300_000, ("study.yaml", "trimtune init")),
     # keys
     "unknown key": (HEAD + "tunes: [lora]\n", ("study.yaml:3", "'tunes'", "Did you mean 'tune'?", "prefer")),
@@ -48,17 +49,20 @@ CASES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "negative seed": (HEAD + "seed: -1\n", ("study.yaml:3: seed", "'-1'", "from 0")),
     "seed a text": (HEAD + "seed: zero\n", ("study.yaml:3: seed", "'zero'")),
     # data
-    "no such file": ("name: mail\ndata: {train: trian.csv}\n", ("study.yaml:2: data.train", "trian.csv", "Did you mean train.csv")),
+    "no such file": ("name: mail\ndata: {train: trian.csv}\n",
+                     ("study.yaml:2: data.train", "trian.csv", "Did you mean train.csv")),
     "bundled misspelled": ("name: mail\ndata: helpdesc\n", ("study.yaml:2: data", "helpdesk")),
     "a folder": ("name: mail\ndata:\n  train: .\n", ("study.yaml:3: data.train", "folder", "train.csv", "trimtune init")),
     "unknown ending": ("name: mail\ndata: {train: notes.txt}\n", ("study.yaml:2: data.train", "'.txt'", ".jsonl")),
-    "one file twice": ("name: mail\ndata:\n  train: train.csv\n  test: ./train.csv\n", ("study.yaml:4: data.test", "train.csv", "train too")),
+    "one file twice": ("name: mail\ndata:\n  train: train.csv\n  test: ./train.csv\n",
+                       ("study.yaml:4: data.test", "train.csv", "train too")),
     "unknown split": ("name: mail\ndata: {train: helpdesk, dev: helpdesk}\n", ("study.yaml:2: data.dev", "'dev'", "validation")),
     "train missing": ("name: mail\ndata: {test: train.csv}\n", ("study.yaml:2: data", "'train' is missing")),
     "data a list": ("name: mail\ndata: [train.csv]\n", ("study.yaml:2: data", "a list", "mapping")),
     "path with nul": ('name: mail\ndata: "train\\0.csv"\n', ("study.yaml:2", "NUL")),
     # parts
-    "unknown method": (HEAD + "tune:\n  - full\n  - lorra\n", ("study.yaml:5: tune[1]", "'lorra'", "Did you mean 'lora'?", "prefix")),
+    "unknown method": (HEAD + "tune:\n  - full\n  - lorra\n",
+                       ("study.yaml:5: tune[1]", "'lorra'", "Did you mean 'lora'?", "prefix")),
     "tune a word": (HEAD + "tune: lora\n", ("study.yaml:3: tune", "text", "[lora]")),
     "tune empty": (HEAD + "tune: []\n", ("study.yaml:3: tune", "empty", "lora")),
     "tune nothing": (HEAD + "tune:\n", ("study.yaml:3: tune", "nothing", "lora")),
@@ -67,14 +71,17 @@ CASES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "method twice by default": (HEAD + "tune: [lora, {lora: {r: 8}}]\n", ("study.yaml:3: tune[1]", "tune[0]")),
     "config key": (HEAD + "tune:\n  - lora:\n      rank: 8\n", ("study.yaml:5: tune[0].lora.rank", "'rank'", "dropout")),
     "config range": (HEAD + "tune:\n  - lora:\n      r: 0\n", ("study.yaml:5: tune[0].lora.r", "'0'", "from 1 to 1024")),
-    "config type": (HEAD + "tune: [{lora: {r: many}}]\n", ("study.yaml:3: tune[0].lora.r", "'many'", "a whole number", "Text was given")),
-    "config bool for number": (HEAD + "tune: [{lora: {r: true}}]\n", ("study.yaml:3: tune[0].lora.r", "'true'", "a whole number")),
+    "config type": (HEAD + "tune: [{lora: {r: many}}]\n",
+                    ("study.yaml:3: tune[0].lora.r", "'many'", "a whole number", "Text was given")),
+    "config bool for number": (HEAD + "tune: [{lora: {r: true}}]\n",
+                               ("study.yaml:3: tune[0].lora.r", "'true'", "a whole number")),
     "config quoted number": (HEAD + 'tune: [{lora: {r: "8"}}]\n', ("study.yaml:3: tune[0].lora.r", "'8'", "Text was given")),
     "config no mapping": (HEAD + "tune: [{lora: 8}]\n", ("study.yaml:3: tune[0].lora", "'8'", "a mapping")),
     "config not indented": (HEAD + "tune:\n  - lora:\n    r: 8\n", ("study.yaml:4: tune[0]", "2 keys", "Indent")),
     "two in one entry": (HEAD + "tune: [{lora: {r: 8}, full: {}}]\n", ("study.yaml:3: tune[0]", "lora, full")),
     "unknown trim": (HEAD + "trim: [int9]\n", ("study.yaml:3: trim[0]", "'int9'", "Did you mean 'int8'?")),
-    "int8 not last": (HEAD + "trim:\n  - [int8, prune_ffn]\n", ("study.yaml:4: trim[0][0]", "'int8'", "last", "[prune_ffn, int8]")),
+    "int8 not last": (HEAD + "trim:\n  - [int8, prune_ffn]\n",
+                      ("study.yaml:4: trim[0][0]", "'int8'", "last", "[prune_ffn, int8]")),
     "none in a chain": (HEAD + "trim: [[none, int8]]\n", ("study.yaml:3: trim[0]", "none", "alone")),
     "empty chain": (HEAD + "trim: [[]]\n", ("study.yaml:3: trim[0]", "none")),
     "trim twice in a chain": (HEAD + "trim: [[prune_ffn, prune_ffn]]\n", ("study.yaml:3: trim[0][1]", "twice")),
@@ -90,7 +97,8 @@ CASES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     # require
     "unknown reading": (HEAD + 'require: {latency: "<= 8"}\n', ("study.yaml:3: require.latency", "'latency'", "latency_p50_ms")),
     "limit without a sign": (HEAD + "require: {size_mb: 30}\n", ("study.yaml:3: require.size_mb", "'30'", "<=")),
-    "limit with a unit": (HEAD + 'require: {size_mb: "<= 30 MB"}\n', ("study.yaml:3: require.size_mb", "'<= 30 MB'", "without a unit")),
+    "limit with a unit": (HEAD + 'require: {size_mb: "<= 30 MB"}\n',
+                          ("study.yaml:3: require.size_mb", "'<= 30 MB'", "without a unit")),
     "limit with =": (HEAD + 'require: {size_mb: "= 30"}\n', ("study.yaml:3: require.size_mb", "'= 30'")),
     "limit unquoted": (HEAD + "require:\n  accuracy: >= 0.9\n", ("study.yaml:4", "quotes")),
     "limit in percent": (HEAD + 'require: {accuracy: ">= 90"}\n', ("study.yaml:3: require.accuracy", "fraction", "0.9")),
@@ -123,5 +131,6 @@ def test_limits_from_the_command_line(text: str) -> None:
 
 
 def test_a_dict_is_checked_as_a_file_is() -> None:
-    fault(lambda: read.resolve({"name": "mail", "data": "helpdesk", "tune": ["lorra"]}, "study", Path()), "study: tune[0]", "lora")
+    fault(lambda: read.resolve({"name": "mail", "data": "helpdesk", "tune": ["lorra"]}, "study", Path()), "study: tune[0]",
+          "lora")
     fault(lambda: read.resolve({"name": "mail", "data": {"train": object()}}, "study", Path()), "study", "object")

@@ -7,7 +7,8 @@ from trimtune.study.expand import expand
 
 
 def test_every_chain_in_the_studys_order() -> None:
-    study = read.resolve({"name": "mail", "data": "helpdesk", "tune": ["lora", {"lora": {"r": 4}}], "trim": ["none", ["prune_ffn", "int8"]],
+    study = read.resolve({"name": "mail", "data": "helpdesk", "tune": ["lora", {"lora": {"r": 4}}],
+                          "trim": ["none", ["prune_ffn", "int8"]],
                           "engine": ["torch_eager", "onnx_runtime"]}, "study", Path())
     assert [candidate.name for candidate in expand(study)] == [
         "lora@torch_eager", "lora@onnx_runtime", "lora+prune_ffn+int8@torch_eager", "lora+prune_ffn+int8@onnx_runtime",

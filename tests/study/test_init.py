@@ -23,7 +23,8 @@ def drafted(path: Path, folder: Path) -> tuple[str, Study]:
 
 @pytest.mark.parametrize(("train", "validation", "test"), [
     ("train.csv", "val.csv", "test.csv"), ("train.csv", "dev.tsv", None), ("Training.CSV", "validation.csv", "testing.csv"),
-    ("mail_train.csv", "mail_valid.csv", "mail_test.csv"), ("trainset.csv", "devset.csv", "testset.csv"), ("rows.csv", None, None)])
+    ("mail_train.csv", "mail_valid.csv", "mail_test.csv"), ("trainset.csv", "devset.csv", "testset.csv"),
+    ("rows.csv", None, None)])
 def test_the_other_splits_are_found(train: str, validation: str | None, test: str | None, tmp_path: Path) -> None:
     (tmp_path / "mail").mkdir()
     for name, rows in ((train, ROWS), (validation, MORE), (test, MORE.replace("more", "other"))):
@@ -63,7 +64,8 @@ def test_a_bundled_set() -> None:
     assert "  train: helpdesk\n" in draft(Path("helpdesk"))
 
 
-@pytest.mark.parametrize("name", ["a: b", "#c", "- d", "é ü", "{e}", "no", "null", "tab\there", "quote \" '", "1.5", "[x", "line\u2028", "\x1b[0m"])
+@pytest.mark.parametrize("name", ["a: b", "#c", "- d", "é ü", "{e}", "no", "null", "tab\there", "quote \" '", "1.5", "[x",
+                                  "line\u2028", "\x1b[0m"])
 def test_odd_names_of_columns_and_labels(name: str, tmp_path: Path) -> None:
     cell = '"' + name.replace('"', '""') + '"'
     (tmp_path / "my rows é.csv").write_text(f"{cell},label\n" + ROWS.replace(",ham", f",{cell}"), encoding="utf-8")

@@ -11,7 +11,8 @@ from trimtune.study.schema import schema
 FINE: list[dict[str, Any]] = [
     {"name": "mail", "data": "helpdesk"},
     {"name": "mail", "data": {"train": "a.csv", "label": "y"}, "tune": ["lora", {"lora": {"r": 4}}, {"full": None}],
-     "trim": ["none", ["prune_ffn", "int8"], {"prune_ffn": {"ratio": 0.5}}], "engine": ["torch-eager"], "require": {"size_mb": "<= 3"}}]
+     "trim": ["none", ["prune_ffn", "int8"], {"prune_ffn": {"ratio": 0.5}}], "engine": ["torch-eager"],
+     "require": {"size_mb": "<= 3"}}]
 BAD: list[dict[str, Any]] = [
     {"name": "mail"}, {"data": "helpdesk"}, {"tunes": []}, {"tune": []}, {"tune": ["lorra"]}, {"tune": [{"lora": {"rank": 3}}]},
     {"tune": [{"lora": {"r": 0}}]}, {"trim": [["none"]]}, {"engine": ["tpu"]}, {"require": {"size": "<= 3"}},

@@ -37,6 +37,8 @@ def _facts(row: Row, compared: Answers) -> str:
 
 
 def _standing(picked: Row, best: Row, inside: Sequence[Row], measured: Sequence[Row], compared: Answers, prefer: Prefer) -> str:
+    if len(inside) == 1 and len(measured) > 1:
+        return "the only one inside the limits"
     if prefer != "quality":
         beaten = compared.better(best.name, picked.name)
         behind = (f"; {best.name} is {points(compared, best, picked)} more accurate" if beaten else "")

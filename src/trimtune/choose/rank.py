@@ -29,8 +29,8 @@ def pick(inside: Sequence[Row], compared: Answers, prefer: Prefer) -> Row | None
 def unbeaten(inside: Sequence[Row], compared: Answers) -> list[Row]:
     """Those to whom no other one is significantly better. Never empty: nobody beats the most accurate one."""
     places = [compared.names.index(row.name) for row in inside]
-    beaten: list[bool] = compared.better_KK[places][:, places].any(axis=0).tolist()
-    return [row for row, lost in zip(inside, beaten, strict=True) if not lost]
+    beating_KK = compared.better_KK[places][:, places]
+    return [row for place, row in enumerate(inside) if not beating_KK[:, place].any()]
 
 
 def most_accurate(rows: Sequence[Row], compared: Answers) -> Row:

@@ -44,12 +44,13 @@ def init(data: o.DataOrFolder, out: o.StudyOut = Path("study.yaml"), name: o.Stu
     Example: trimtune init data/train.csv
     """
     from trimtune.ship.stream import whole
-    from trimtune.study import read, starter
+    from trimtune.study import init as drafted
+    from trimtune.study import read
 
     if out.exists():
         raise TrimtuneError(f"{out} exists.", "Nothing is overwritten.", "Choose another with -o FILE, or move it away.")
-    spec, facts = starter.look(data, text, label)
-    content = starter.study_text(spec, facts, out, name or starter.free_name(data), model)
+    spec, facts = drafted.look(data, text, label)
+    content = drafted.study_text(spec, facts, out, name or drafted.free_name(data), model)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole(out, overwrite=False) as file:
         file.write(content)

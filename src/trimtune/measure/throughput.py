@@ -24,9 +24,9 @@ ROUNDS = 6
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     batch_size: int = Field(32, ge=1, description="rows answered together")
-    seconds: float = Field(0.12, ge=0, description="a turn repeats its batch until this is spent")
+    seconds: float = Field(0.1, ge=0, description="a turn repeats its batch until this is spent")
     at_most: float = Field(5.0, gt=0, description="seconds after which a turn is cut")
-    settle_seconds: float = Field(0.03, ge=0, description="pause before a turn")
+    settle_seconds: float = Field(0.04, ge=0, description="pause before a turn: ONNX Runtime's threads spin 35 ms after a call")
     seed: int = Field(1, description="order in which rows are drawn")
 
 

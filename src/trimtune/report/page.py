@@ -67,7 +67,8 @@ def _content(result: Result) -> dict[str, Any]:
         "columns": [(name, words.title(name), tables.samples(result, name)) for name in tables.SHOWN],
         "simulated": [(line, tables.cells(result, line.row, tables.COSTS, real=False)) for line in lines if line.simulated],
         "further": [words.title(name) for name in further],
-        "further_lines": [(line, tables.cells(result, line.row, tuple(further))) for line in lines if further and line.row.readings],
+        "further_lines": [(line, tables.cells(result, line.row, tuple(further))) for line in lines
+                          if further and line.row.readings],
         "pictures": pictures, "keyed": keyed, "measured": sum(row.status == "measured" for row in result.rows),
         "methods": [(method, Markup(plots.search(result, search, keyed)))
                     for method, search in zip(tuning.methods(result), result.searches, strict=True)],

@@ -149,8 +149,8 @@ def _limits(result: Result) -> dict[str, Limit]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1-2-5 steps for a logarithmic axis; only 1-steps when it spans more than three decades."""
-    steps = (1, 2, 5) if high / low < 1000 else (1,)
+    """Steps for a logarithmic axis: 1-2-5, finer ones within a decade, only 1 when it spans more than three."""
+    steps = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 12 else (1, 2, 5) if high / low < 1000 else (1,)
     return [step * 10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for step in steps
             if low <= step * 10.0**power <= high]
 

@@ -90,7 +90,7 @@ def _cell(result: Result, row: Row, name: str, real: bool) -> Cell:
     if reading is None:
         return Cell(name, label, "–")
     if real and row.packed == "simulated" and name in COSTS:
-        return Cell(name, label, "simulated", note="listed below, apart from real ones")
+        return Cell(name, label, "simulated")
     broken = next((limit for limit in violated(row, result.study.require) if limit.reading == name), None)
     return Cell(name, label, words.value(reading), words.interval(reading), _short(reading), reading.value,
                 f"limit {words.bound(result, broken)}" if broken else "")

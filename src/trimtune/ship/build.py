@@ -85,18 +85,18 @@ def _prove_before(source: Source, folder: Path, watch: Watch) -> tuple[list[pari
     hops = []
     with Worker() as worker:
         if (folder / ADAPTER).is_dir():
-            unmerged = worker.call(parity.model_logits, source.tuned.folder, merge=False, **shared)
-            merged = worker.call(parity.model_logits, source.tuned.folder, merge=True, **shared)
+            unmerged = _asked("tuned → merged", worker, parity.model_logits, source.tuned.folder, merge=False, **shared)
+            merged = _asked("tuned → merged", worker, parity.model_logits, source.tuned.folder, merge=True, **shared)
             strict = (parity.MERGE_TOLERANCE, parity.AGREEMENT)
             hops.append(_passed(parity.compare("tuned → merged", unmerged, merged, *strict), watch))
-            plain = worker.call(parity.plain_peft_logits, locate(study.model), folder / ADAPTER,
-                                labels=len(source.result.data.labels), **shared)
+            plain = _asked("tuned → plain peft", worker, parity.plain_peft_logits, locate(study.model), folder / ADAPTER,
+                           labels=len(source.result.data.labels), **shared)
             hops.append(_passed(parity.compare("tuned → plain peft", unmerged, plain, *strict), watch))
-        model = worker.call(parity.model_logits, source.trimmed.folder, merge=True, **shared)
+        model = _asked("model → engine", worker, parity.model_logits, source.trimmed.folder, merge=True, **shared)
     allowed_difference, allowed_agreement = parity.tolerance(candidate.engine.name, source.numerics, source.precision)
     note = "" if allowed_difference is not None else f"{source.numerics} changes answers on purpose: recorded, not judged"
     with Worker() as worker:
-        logits_NC = worker.call(parity.engine_logits, source.runnable.folder, candidate.engine.name, **shared)
+        logits_NC = _asked("model → engine", worker, parity.engine_logits, source.runnable.folder, candidate.engine.name, **shared)
     hops.append(_passed(parity.compare("model → engine", model, logits_NC, allowed_difference, allowed_agreement, note), watch))
     return hops, logits_NC
 
@@ -108,16 +108,24 @@ def _prove_after(source: Source, folder: Path, logits_NC: Any, watch: Watch) -> 
         raise StepFailed(f"The parity gate refused to ship. measured → bundle: the run recorded {len(measured)} predictions for "
                          f"{len(source.rows.test.texts)} test rows. Nothing was written.")
     with Worker() as worker:
-        worker.open(load, folder)
-        validation = worker.ask(bundle_logits, parity.evenly(source.rows.validation.texts))
-        test = worker.ask(bundle_logits, source.rows.test.texts)
+        validation, test = _asked("measured → bundle", worker, bundle_logits, folder,
+                                  [parity.evenly(source.rows.validation.texts), source.rows.test.texts])
     exact = source.numerics == "plain" and source.precision in ("", "fp32")
     return _passed(parity.compare_shipped(logits_NC, validation, measured, test, 1.0 if exact else parity.AGREEMENT), watch)
 
 
-def bundle_logits(predictor: Any, texts: list[str]) -> Any:
-    """Logits [N, C] of a loaded bundle."""
-    return predictor.logits(texts)
+def bundle_logits(folder: Path, texts: list[list[str]]) -> list[Any]:
+    """Logits [N, C] of each list of texts by a bundle that is loaded for it."""
+    predictor = load(folder)
+    return [predictor.logits(rows) for rows in texts]
+
+
+def _asked(hop: str, worker: Worker, *call: Any, **arguments: Any) -> Any:
+    """A call in the worker; what can't even be loaded or run is a hop that failed."""
+    try:
+        return worker.call(*call, **arguments)
+    except StepFailed as failure:
+        raise StepFailed(f"The parity gate refused to ship. {hop}: {failure.cause}. Nothing was written.", failure.detail) from None
 
 
 def _passed(hop: parity.Hop, watch: Watch) -> parity.Hop:

@@ -74,9 +74,10 @@ def compare(name: str, before_NC: np.ndarray, after_NC: np.ndarray, allowed_diff
     difference = float(np.abs(before_NC.astype(np.float64) - after_NC).max())
     flips = int((before_NC.argmax(-1) != after_NC.argmax(-1)).sum())
     close = math.isfinite(difference) and (allowed_difference is None or difference <= allowed_difference)
+    agreement = (len(before_NC) - flips) / len(before_NC)
     return Hop(name=name, rows=len(before_NC), max_difference=difference, allowed_difference=allowed_difference,
-               agreement=1 - flips / len(before_NC), allowed_agreement=allowed_agreement, note=note,
-               passed=close and flips <= max(1, math.floor((1 - allowed_agreement) * len(before_NC))))
+               agreement=agreement, allowed_agreement=allowed_agreement, note=note,
+               passed=close and (flips <= 1 or agreement >= allowed_agreement))
 
 
 def compare_shipped(measured_NC: np.ndarray, shipped_NC: np.ndarray, labels_M: Sequence[int], shipped_MC: np.ndarray,

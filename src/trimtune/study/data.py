@@ -45,7 +45,7 @@ def read(spec: DataSpec, seed: int) -> Rows:
     Raises:
         TrimtuneError: with file and row number.
     """
-    spec = sources.read(spec.model_dump(), Path.cwd(), Place("data"))
+    spec = sources.read(spec.model_dump(), Path.cwd(), Place("", path=("data",)))
     found, text, label, notes = _found(spec)
     wanted = [name for name in SPLITS if name not in found]
     check_classes(found["train"], label, wanted)

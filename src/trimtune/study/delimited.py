@@ -83,4 +83,4 @@ def _cells(path: Path, records: Iterator[tuple[int, int, list[str]]], width: int
         raise TrimtuneError(f"{shown(path)}: there is no row below the header (row {header}).",
                             "It must hold rows of text and label.", "Is the header row the only one, or was the export cut off?")
     if blank:
-        notes.append(f"{path.name}: {blank} blank rows skipped")
+        notes.append(f"{path.name}: {blank} blank row{'s' if blank > 1 else ''} skipped")

@@ -16,9 +16,9 @@ from typing import Any
 from trimtune.errors import TrimtuneError
 from trimtune.study.text_file import lines, shown
 
-Path_ = tuple[str | int, ...]
+Keys = tuple[str | int, ...]
 
-_MAX_CHARACTERS, _MAX_NODES = 1_000_000, 20_000
+_MAX_CHARACTERS, _MAX_NODES = 200_000, 20_000
 _INT = re.compile(r"[-+]?[0-9]{1,400}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None,
@@ -30,8 +30,8 @@ class Place:
     """A spot in a document. As text: `study.yaml:7: tune[0].lora.r`."""
 
     file: str
-    lines: Mapping[Path_, int] = field(default_factory=dict)
-    path: Path_ = ()
+    lines: Mapping[Keys, int] = field(default_factory=dict)
+    path: Keys = ()
 
     def __truediv__(self, key: str | int) -> Place:
         return Place(self.file, self.lines, (*self.path, key))
@@ -40,7 +40,7 @@ class Place:
         known = next((self.path[:end] for end in range(len(self.path), -1, -1) if self.path[:end] in self.lines), None)
         line = f":{self.lines[known]}" if known is not None else ""
         name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.path).removeprefix(".")
-        return f"{self.file}{line}: {name}" if name else f"{self.file}{line}"
+        return ": ".join(part for part in (self.file + line, name) if part)
 
 
 def load(path: Path) -> tuple[dict[str, Any], Place]:
@@ -67,12 +67,12 @@ def load(path: Path) -> tuple[dict[str, Any], Place]:
         what = "has no content" if root is None else "does not begin with `key: value` lines"
         raise TrimtuneError(f"{file}:1: the study {what}.", "A study is a YAML mapping with at least `name` and `data`.",
                             "`trimtune init FILE` writes one to start from.")
-    found: dict[Path_, int] = {(): 1}
+    found: dict[Keys, int] = {(): 1}
     data: dict[str, Any] = _plain(root, Place(file, found), found, [0])
     return data, Place(file, found)
 
 
-def _plain(node: Any, place: Place, found: dict[Path_, int], seen: list[int]) -> Any:
+def _plain(node: Any, place: Place, found: dict[Keys, int], seen: list[int]) -> Any:
     import yaml
 
     here = f"{place.file}:{node.start_mark.line + 1}"

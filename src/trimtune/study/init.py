@@ -63,6 +63,7 @@ def look(source: str, text: str | None = None, label: str | None = None) -> tupl
 def study_text(spec: DataSpec, facts: DataFacts, out: Path, name: str, model: str) -> str:
     """A commented study; paths are relative to the folder of `out`."""
     budget = Budget.model_validate({})
+    model = _relative(os.path.abspath(model), out) if model != MODEL and os.path.isdir(model) else model
     labels = ", ".join(facts.labels[:8]) + (", …" if len(facts.labels) > 8 else "")
     comments = [f"{len(facts.labels)} labels: {labels}", *facts.notes]
     where = [f"{key}: {_scalar(_relative(value, out) if key in sources.SPLITS else value)}"

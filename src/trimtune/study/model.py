@@ -33,7 +33,7 @@ def locate(model: str) -> Path:
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
         return _from_hub(model)
     raise TrimtuneError(f"model: '{model}' is no folder here, no hub id and no alias.",
-                        "Allowed: `minilm` (embedded), a folder with config.json and model.safetensors, or a hub id 'owner/name'.",
+                        "Allowed: `minilm`, a folder with config.json and model.safetensors, or a hub id 'owner/name'.",
                         "Check the spelling, or give the folder's full path.")
 
 
@@ -54,7 +54,7 @@ def _checked(folder: Path) -> Path:
     lacking = [name for name in ("config.json", WEIGHTS) if not (folder / name).is_file()]
     if lacking:
         raise TrimtuneError(f"model: the folder {folder} has no {' and no '.join(lacking)}.",
-                            "A model folder holds config.json, model.safetensors and the tokenizer's files; pickled weights are refused.",
+                            "It must hold config.json, model.safetensors and the tokenizer's files; pickles are refused.",
                             "Save it with model.save_pretrained(folder) and tokenizer.save_pretrained(folder).")
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -79,7 +79,7 @@ def located(name: str, folder: Path, where: str) -> str:
                             f"Give the file inside it ({', '.join(inside[:5]) or 'it has none'}), or let `trimtune init {name}` "
                             "write the study.")
     if not name.strip() or not (there or _could_be_hub(name)):
-        raise _absent(name, path, where)
+        raise _absent(name, path, Path(os.path.abspath(folder)), where)
     if there and path.suffix.lower() not in EXTENSIONS:
         raise TrimtuneError(f"{where}: {shown(path)} has the ending '{path.suffix}'.", f"{_TAKEN}.",
                             "Save the rows as CSV (UTF-8, one header row) or as JSON Lines.")
@@ -90,7 +90,7 @@ def _could_be_hub(name: str) -> bool:
     return bool(_HUB.fullmatch(name)) and Path(name).suffix.lower() not in EXTENSIONS
 
 
-def _absent(name: str, path: Path, where: str) -> TrimtuneError:
+def _absent(name: str, path: Path, folder: Path, where: str) -> TrimtuneError:
     near: list[str] = []
     if path.parent.is_dir():
         there = [file.name for file in path.parent.iterdir() if file.suffix.lower() in EXTENSIONS]
@@ -98,4 +98,4 @@ def _absent(name: str, path: Path, where: str) -> TrimtuneError:
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     return TrimtuneError(f"{where}: no such file: {shown(path) if name.strip() else quoted(name)}.",
                          f"{_TAKEN} ({', '.join(bundled()) or 'none'}).",
-                         hint + "Paths are taken from the study file's folder.")
+                         f"{hint}Relative paths are taken from {folder}.")

@@ -19,10 +19,11 @@ def trimmed(trims: Sequence[Use], tuned: Artifact, rows: Artifact, study: Study,
     for trim in trims:
         part = parts.load("trim", trim.name)
         parents = (artifact, rows) if part.NEEDS_DATA else (artifact,)
-        shared = {"config": trim.config, "task": study.task, "max_length": study.fit.max_length, "batch_size": study.fit.batch_size}
+        shared = {"config": trim.config, "task": study.task, "max_length": study.fit.max_length,
+                  "batch_size": study.fit.batch_size}
         code = parts.source_hash("trim", trim.name) + parts.source_hash("task", study.task) + parts.room_hash("tune")
-        artifact = store.step("trim", trim.name, part.run, {**shared, "source": artifact.folder, "rows": rows.folder, "seed": study.seed},
-                              config=shared, parents=parents, seed=study.seed, code=code)
+        arguments = {**shared, "source": artifact.folder, "rows_folder": rows.folder, "seed": study.seed}
+        artifact = store.step("trim", trim.name, part.run, arguments, config=shared, parents=parents, seed=study.seed, code=code)
     return artifact
 
 

@@ -182,7 +182,7 @@ def set_seed(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    numpy.random.seed(seed % 2**32)
+    numpy.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that libraries draw from
     torch.manual_seed(seed)
 
 

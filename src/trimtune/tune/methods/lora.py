@@ -40,10 +40,10 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
     from trimtune.errors import TrimtuneError
 
     bias: Any = config.bias
-    settings = LoraConfig(task_type=task, r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout,  # type: ignore[arg-type]
+    settings = LoraConfig(task_type=task, r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout,
                           target_modules=config.targets, bias=bias)
     try:
-        return get_peft_model(model, settings)  # type: ignore[arg-type]
+        return get_peft_model(model, settings)
     except ValueError as error:
         import torch
 

@@ -34,5 +34,5 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
     """A PEFT model whose prefix and head learn."""
     from peft import PrefixTuningConfig, get_peft_model
 
-    return get_peft_model(model, PrefixTuningConfig(task_type=task, num_virtual_tokens=config.virtual_tokens,  # type: ignore[arg-type]
+    return get_peft_model(model, PrefixTuningConfig(task_type=task, num_virtual_tokens=config.virtual_tokens,
                                                     prefix_projection=config.projection))

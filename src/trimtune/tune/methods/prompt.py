@@ -32,4 +32,4 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
     """A PEFT model whose prompt and head learn."""
     from peft import PromptTuningConfig, get_peft_model
 
-    return get_peft_model(model, PromptTuningConfig(task_type=task, num_virtual_tokens=config.virtual_tokens))  # type: ignore[arg-type]
+    return get_peft_model(model, PromptTuningConfig(task_type=task, num_virtual_tokens=config.virtual_tokens))

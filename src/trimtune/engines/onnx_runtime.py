@@ -1,0 +1,118 @@
+"""onnx_runtime: the model as one ONNX graph with dynamic batch and length, run by ONNX Runtime on the CPU.
+
+Use it when the model must run without PyTorch, in any language; not when the CPU has bf16 units and size doesn't matter:
+ONNX Runtime computes in float32 or int8 on CPUs, so an engine that has bf16 may be faster.
+
+    logits_BC = graph(input_ids [B, T] int64, attention_mask [B, T] int64), float32; B ≥ 1, 1 ≤ T ≤ the model's positions
+
+Plain numerics are float32, |Δlogit| ≤ 1e-3 against PyTorch, checked at export on several shapes and paddings. int8 is ONNX
+Runtime's dynamic quantization: weights of MatMul per output channel and the embeddings per tensor, int8 in the file;
+activations uint8 per tensor and batch, so rows of one batch share a scale and a row's logits depend a little on its
+neighbors. The head's last layer stays float32. On CPUs without VNNI, weights use 7 bits, since 8-bit sums would saturate.
+
+LoRA is merged; prefixes and prompts become constants of the graph. Operators are fused when the session starts, so the
+file stays portable. Threads spin within a call and stop with it: an idle session takes no time from its neighbors.
+It refuses graphs of 2 GB and more, which ONNX can't hold in one file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trimtune.engines import _graph
+from trimtune.errors import StepFailed, TrimtuneError
+from trimtune.tasks import text_classification as task
+
+TASKS = ("text_classification",)
+NUMERICS = ("plain", "int8")
+TOLERANCE = {"plain": 1e-3}
+_GRAPH = "model.onnx"
+_LARGEST_BYTES = 2**31
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    opset: int = Field(20, ge=18, le=23, description="ONNX operator set of the graph; 20 is the first with Gelu as one operator")
+
+
+def available() -> str | None:
+    lacking = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    return f"{', '.join(lacking)} not installed: pip install 'trimtune[onnx]'" if lacking else None
+
+
+def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],
+           max_length: int) -> dict[str, Any]:
+    """Write model.onnx, tokenizer, config and engine.json; facts tell `difference`, the checked |Δlogit| of the float32 graph."""
+    # eager attention: SDPA is exported with a guard against NaN around each softmax, which costs time and is never needed here
+    model = task.load_model(source, attention="eager")
+    if sum(parameter.nbytes for parameter in model.parameters()) >= _LARGEST_BYTES:
+        raise TrimtuneError("onnx_runtime: the model has 2 GB of weights or more.", "One ONNX file holds less than 2 GB.",
+                            "Use torch_eager or openvino_ir for it.")
+    path = folder / _GRAPH
+    graph = _traced(model, Config.model_validate(config).opset, max_length)
+    path.write_bytes(graph.SerializeToString())
+    difference = _graph.check(load(folder, _threads()), model, max_length, TOLERANCE["plain"], "onnx_runtime")
+    if numerics == "int8":
+        _quantize(graph, path)
+    _graph.write_around(folder, source, model.config)
+    packed, precision = ("packed", "int8") if numerics == "int8" else ("plain", "fp32")
+    return _graph.note(folder, engine="onnx_runtime", numerics=numerics, packed=packed, precision=precision,
+                       difference=difference)
+
+
+def load(folder: Path, threads: int) -> _graph.Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(folder / _GRAPH, options, providers=["CPUExecutionProvider"])
+
+    def run(inputs: _graph.Inputs) -> Any:
+        return session.run(None, inputs)[0]
+
+    return run
+
+
+def _traced(model: Any, opset: int, max_length: int) -> Any:
+    """The float32 graph as an onnx.ModelProto."""
+    import torch
+
+    example = {name: torch.from_numpy(values)
+               for name, values in _graph.rows(3, min(11, max_length), model.config.vocab_size, padded=True).items()}
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    with torch.no_grad():
+        program = torch.onnx.export(_graph.logits_only(model), kwargs=example, dynamo=True, opset_version=opset, verbose=False,
+                                    dynamic_shapes={"input_ids": free, "attention_mask": free}, output_names=["logits"])
+    if program is None:
+        raise StepFailed("onnx_runtime: torch.onnx.export gave no graph")
+    graph = program.model_proto
+    del graph.graph.value_info[:]  # the exporter's optimizer leaves shapes of transposed weights behind, which quantizing rejects
+    return graph
+
+
+def _quantize(graph: Any, path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(graph, path, per_channel=True, weight_type=QuantType.QInt8, reduce_range=not has_vnni())
+
+
+def has_vnni() -> bool:
+    """Whether this CPU sums products of uint8 and int8 in 32 bits; without, AVX2 sums pairs in 16 and saturates."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability() not in ("AVX2", "DEFAULT") and torch.cpu._is_vnni_supported()
+
+
+def _threads() -> int:
+    from trimtune.process import threads
+
+    return threads()

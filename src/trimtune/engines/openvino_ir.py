@@ -1,0 +1,148 @@
+"""openvino_ir: the model as OpenVINO IR with dynamic batch and length, run by OpenVINO's CPU plugin.
+
+Use it on x86 (and recent ARM) CPUs, where it is mostly the fastest of the three; not when the model must run beside a GPU
+of another maker, or where installing OpenVINO (200 MB) costs more than the milliseconds are worth.
+
+    logits_BC = graph(input_ids [B, T] int64, attention_mask [B, T] int64), float32; B ≥ 1, 1 ≤ T ≤ the model's positions
+
+`precision: auto` times float32 and bf16 at export, with 1 and 32 rows, and writes the faster into engine.json. A float32 graph
+stores float32 weights, |Δlogit| ≤ 1e-3 against PyTorch; a bf16 graph stores float16 weights (half the size, and still
+finer than bf16), |Δlogit| ≤ 0.25. int8 is NNCF's post-training quantization for transformers: weights int8 per output channel,
+activations int8 by ranges seen on training rows (static), SmoothQuant and bias correction; a row's logits don't depend on
+its neighbors. What stays in floating point runs in the measured precision.
+
+Source of SmoothQuant: Xiao et al. 2023 (arXiv 2211.10438), section 4. LoRA is merged; prefixes and prompts become constants.
+It refuses int8 without training rows. OpenVINO's and NNCF's telemetry is kept off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trimtune.engines import _graph
+from trimtune.errors import TrimtuneError
+from trimtune.tasks import text_classification as task
+
+if TYPE_CHECKING:
+    import torch
+
+TASKS = ("text_classification",)
+NUMERICS = ("plain", "int8")
+TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
+_GRAPH = "model.xml"
+_HINT = {"fp32": "f32", "bf16": "bf16"}
+_PACKAGES = ("openvino", "nncf")
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: the faster of both, timed at export")
+    calibration_rows: int = Field(128, ge=1, le=300, description="training rows that set the activations' ranges for int8")
+
+
+def available() -> str | None:
+    lacking = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    return f"{', '.join(lacking)} not installed: pip install 'trimtune[openvino]'" if lacking else None
+
+
+def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],
+           max_length: int) -> dict[str, Any]:
+    """Write model.xml, model.bin, tokenizer, config and engine.json.
+
+    Facts: `difference` is the checked |Δlogit| of the float32 graph, `milliseconds` the timings [1 row, 32 rows] that decided,
+    `floats` the precision of what int8 leaves in floating point.
+    """
+    openvino, wanted = _openvino(), Config.model_validate(config)
+    model: Any = task.load_model(source)
+    graph = _traced(model, max_length)
+    difference = _graph.check(_runner(graph, "fp32"), model, max_length, TOLERANCE["fp32"], "openvino_ir")
+    if numerics == "int8":
+        graph = _quantized(graph, source, calibration[:wanted.calibration_rows], max_length)
+    precision: str = wanted.precision
+    milliseconds: dict[str, list[float]] = {}
+    if precision == "auto":
+        runs = {name: _runner(graph, name) for name in _HINT}
+        precision, milliseconds = _graph.fastest(runs, model.config.vocab_size, max_length)
+    openvino.save_model(graph, folder / _GRAPH, compress_to_fp16=precision == "bf16")
+    _graph.write_around(folder, source, model.config)
+    packed, runs_in = ("packed", "int8") if numerics == "int8" else ("plain", precision)
+    return _graph.note(folder, engine="openvino_ir", numerics=numerics, packed=packed, precision=runs_in, floats=precision,
+                       difference=difference, milliseconds=milliseconds)
+
+
+def load(folder: Path, threads: int) -> _graph.Run:
+    return _runner(folder / _GRAPH, _graph.noted(folder)["floats"], threads)
+
+
+def _runner(graph: Any, precision: str, threads: int | None = None) -> _graph.Run:
+    """Compile an IR file or a graph in memory for the CPU."""
+    from trimtune.process import threads as cores
+
+    settings = {"INFERENCE_PRECISION_HINT": _HINT[precision], "INFERENCE_NUM_THREADS": threads or cores(),
+                "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    request = _openvino().compile_model(graph, "CPU", settings).create_infer_request()
+
+    def run(inputs: _graph.Inputs) -> Any:
+        return request.infer([inputs["input_ids"], inputs["attention_mask"]], share_inputs=True)[0]
+
+    return run
+
+
+def _traced(model: Any, max_length: int) -> Any:
+    """The float32 graph as an openvino.Model."""
+    import torch
+
+    openvino = _openvino()
+    example = {name: torch.from_numpy(values)
+               for name, values in _graph.rows(3, min(11, max_length), model.config.vocab_size, padded=True).items()}
+    free = [(name, openvino.PartialShape([-1, -1]), openvino.Type.i64) for name in example]
+    with torch.no_grad(), _caches_with_rank():
+        return openvino.convert_model(_graph.logits_only(model), example_input=example, input=free)
+
+
+def _quantized(graph: Any, source: Path, texts: list[str], max_length: int) -> Any:
+    if not texts:
+        raise TrimtuneError("openvino_ir: int8 was asked for without training rows.",
+                            "The activations' ranges are read off them.",
+                            "Give the rows, or use int8 on torch_eager or onnx_runtime, which need none.")
+    _openvino()
+    import nncf
+
+    tokenizer = task.load_tokenizer(source)
+    batches = [task.encode(tokenizer, [text], max_length) for text in texts]
+    return nncf.quantize(graph, nncf.Dataset(batches), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(batches))
+
+
+@contextlib.contextmanager
+def _caches_with_rank() -> Iterator[None]:
+    """A prefix enters through a key cache that begins empty, of shape [0]; OpenVINO can't join that to [B, H, P, D]."""
+    from transformers.cache_utils import DynamicLayer
+
+    original = DynamicLayer.lazy_initialization
+
+    def begin(self: Any, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        original(self, key_states, value_states)
+        self.keys, self.values = key_states[..., :0, :], value_states[..., :0, :]
+
+    DynamicLayer.lazy_initialization = begin
+    try:
+        yield
+    finally:
+        DynamicLayer.lazy_initialization = original
+
+
+def _openvino() -> Any:
+    """The package, imported without the one that would report its use over the network."""
+    if "openvino" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    import openvino
+
+    return openvino

@@ -1,0 +1,102 @@
+"""torch_eager: the model in PyTorch itself, operator by operator, on the CPU.
+
+Use it as the reference that every other engine is compared with, and where nothing but PyTorch may be installed; not
+when latency counts: engines that fuse a graph's operators are mostly faster.
+
+    logits_BC = model(input_ids [B, T] int64, attention_mask [B, T] int64), float32
+
+`precision: auto` times float32 and bf16 forwards at export, with 1 and 32 rows, and writes the faster into engine.json;
+weights are stored in it. float32: |Δlogit| ≤ 1e-3; bf16 (8 significant bits): |Δlogit| ≤ 0.25, the same labels but for near ties.
+int8: linear layers hold int8 weights per output channel and quantize activations per tensor and batch (uint8), so a row's logits
+depend a little on its neighbors; embeddings are int8 per row, a quarter of their size, at no loss that shows beside the
+layers'; attention, layer norms and the head stay float32. All in safetensors: weights int8 with float32 scales, packed for the
+kernels on load.
+
+LoRA is merged; prefixes and prompts stay in `adapter/`. It refuses int8 for models without plain linear layers (GPT-2).
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trimtune.engines import _graph, _int8_torch
+from trimtune.tasks import text_classification as task
+from trimtune.trim._model_folder import write
+
+if TYPE_CHECKING:
+    import torch
+
+TASKS = ("text_classification",)
+NUMERICS = ("plain", "int8")
+TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of plain numerics; auto: the faster, timed here")
+
+
+def available() -> str | None:
+    return None
+
+
+def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],
+           max_length: int) -> dict[str, Any]:
+    """Write config, weights, adapter, tokenizer and engine.json; facts: `milliseconds` [1 row, 32 rows] of what was timed."""
+    wanted = Config.model_validate(config)
+    module: Any = task.load_model(source)
+    if numerics == "int8":
+        matrices = _int8_torch.write(module, source, folder)
+        return _graph.note(folder, engine="torch_eager", numerics=numerics, packed="packed", precision="int8", matrices=matrices)
+    precision: str = wanted.precision
+    milliseconds: dict[str, list[float]] = {}
+    if precision == "auto":
+        runs = {"fp32": _runner(module), "bf16": _runner(copy.deepcopy(module).to(_dtype("bf16")))}
+        precision, milliseconds = _graph.fastest(runs, module.config.vocab_size, max_length)
+    write(module, source, folder, _dtype(precision))
+    return _graph.note(folder, engine="torch_eager", numerics=numerics, packed="plain", precision=precision,
+                       milliseconds=milliseconds)
+
+
+def load(folder: Path, threads: int) -> _graph.Run:
+    import torch
+
+    torch.set_num_threads(threads)
+    notes = _graph.noted(folder)
+    return _runner(_int8_torch.read(folder) if notes["numerics"] == "int8" else _read(folder, _dtype(notes["precision"])))
+
+
+def _read(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """The model in the dtype that it is stored in: no float32 copy, so the peak of memory is what the format promises."""
+    from transformers import AutoModelForSequenceClassification
+
+    model: Any = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa", dtype=dtype,
+                                                                    use_safetensors=True, trust_remote_code=False)
+    if (folder / task.ADAPTER).is_dir():
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(folder / task.ADAPTER)).to(dtype)
+    ready: torch.nn.Module = model.eval()
+    return ready.requires_grad_(False)
+
+
+def _runner(module: torch.nn.Module) -> _graph.Run:
+    import torch
+
+    def run(inputs: _graph.Inputs) -> Any:
+        with torch.inference_mode():
+            logits_BC = module(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits
+            return logits_BC.float().numpy()
+
+    return run
+
+
+def _dtype(precision: str) -> torch.dtype:
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]

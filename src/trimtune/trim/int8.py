@@ -1,0 +1,40 @@
+"""int8: weights of linear layers and embeddings in 8 bits, activations in 8 bits while running, by the engine's own kernels.
+
+Use it when size or latency on a CPU with 8-bit dot products (AVX-512 VNNI, AMX, ARM dotprod) counts; not where a CPU runs
+bf16 faster than int8 (only measuring tells), nor when answers must stay equal: logits move by about 5% of their spread.
+
+    W[n, k] ≈ s[n] · q[n, k],  s[n] = max_k |W[n, k]| / 127,  q ∈ {-127 … 127}     one scale per output channel
+    x ≈ t · (a − z),  a ∈ 0 … 255;  x Wᵀ ≈ t · s[n] · Σ_k (a − z) q[n, k]          summed in int32
+
+Source: Jacob et al. 2018 (arXiv 1712.05877), section 2; for transformers Zafrir et al. 2019 (arXiv 1910.06188), section 2.
+t and z come from each batch on PyTorch and ONNX Runtime (dynamic), from training rows on OpenVINO (static, through NNCF).
+W is [N, K], x is [B, T, K]; softmax, layer norm and the head stay in floating point. Packed: the bytes shrink
+to a quarter.
+
+The engine realizes it, so it comes last in a chain of trims; the folder that it hands on is the source's, untouched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from trimtune.store import link_tree
+
+TASKS = ("text_classification",)
+NEEDS_DATA = False
+NUMERICS: str | None = "int8"
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def run(folder: Path, source: Path, config: dict[str, Any], rows_folder: Path, seed: int, task: str = "text_classification",
+        max_length: int = 128, batch_size: int = 32) -> dict[str, Any]:
+    """Hand the source on by hard links; the engine makes the numbers int8."""
+    Config.model_validate(config)
+    link_tree(source, folder)
+    return {}

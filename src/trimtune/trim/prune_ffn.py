@@ -1,0 +1,180 @@
+"""prune_ffn: removes the least important neurons of every feed-forward block; the matrices really get smaller.
+
+Use it when int8 alone is too slow or too big and training rows are at hand for the recovery fit; not for a model that is
+hardly tuned (its importances say little), and expect quality to fall with the ratio: half costs some points, 0.9 ruins it.
+
+    I[j] = Σ_rows | Σ_t h[t, j] · ∂L/∂h[t, j] |      h = activation(x W_upᵀ + b) of a block, [B, T, I]
+    keep the (1 − ratio) · I neurons with the largest I[j], the same count in every block; then fit all weights again
+
+Source: Molchanov et al. 2017 (arXiv 1611.06440), section 2.2, the first-order Taylor criterion (here per row, as in
+Hou et al. 2020, DynaBERT, arXiv 2004.04037, section 2.1, for neurons of transformers).
+W_up [I, D] loses rows, W_down [D, I] the same columns; `config.intermediate_size` tells any loader. float32 in and out. LoRA is
+merged first; prefixes and prompts stay beside the weights. It refuses gated blocks (LLaMA, ModernBERT), GPT-2's transposed
+layers and models whose block has no hidden size of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trimtune.errors import TrimtuneError
+from trimtune.tasks import text_classification
+from trimtune.trim._model_folder import base_of, write
+
+if TYPE_CHECKING:
+    import torch
+
+    Block = tuple[str, str]
+    """names of a feed-forward block's first and second linear layer"""
+
+TASKS = ("text_classification",)
+NEEDS_DATA = True
+NUMERICS: str | None = None
+_WIDTHS = ("intermediate_size", "hidden_dim", "ffn_dim")
+"""what transformers' configs call a block's hidden width"""
+_MULTIPLE = 16
+"""kernels like widths that fill their vectors"""
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ratio: float = Field(0.5, gt=0, lt=1, description="share of each block's neurons to remove; what stays is a multiple of 16")
+    rows: int = Field(512, ge=1, description="training rows that the importances are summed over, drawn with the seed")
+    epochs: int = Field(2, ge=0, le=100, description="passes of the recovery fit over the training rows; 0 leaves it out")
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="of the recovery fit, which trains every weight")
+
+
+def run(folder: Path, source: Path, config: dict[str, Any], rows_folder: Path, seed: int, task: str = "text_classification",
+        max_length: int = 128, batch_size: int = 32) -> dict[str, Any]:
+    """Write the pruned and recovered model folder.
+
+    Returns:
+        `width_before`, `width`, `blocks`, `parameters_before`, `parameters`, `importance_kept` (share of the summed
+        importance that stays) and the `recovery` fit's facts.
+
+    Raises:
+        TrimtuneError: the architecture has no plain pairs of linear layers.
+    """
+    wanted = Config.model_validate(config)
+    module = text_classification.load_model(source, attention="eager")
+    before, blocks = _size(module), feed_forward_blocks(base_of(module))
+    scores = importances(module, blocks, rows_folder, source, wanted.rows, batch_size, max_length, seed)
+    width, kept_share = remove(base_of(module), blocks, scores, wanted.ratio)
+    recovery = _recover(module, rows_folder, source, wanted, batch_size, max_length, seed, task) if wanted.epochs else {}
+    write(module, source, folder)
+    return {"width_before": len(scores[0]), "width": width, "blocks": len(blocks), "parameters_before": before,
+            "parameters": _size(module), "importance_kept": round(kept_share, 4), "recovery": recovery}
+
+
+def feed_forward_blocks(base: Any) -> list[Block]:
+    """The pairs (up, down) of linear layers, in the model's order, that widen to the config's width and narrow back.
+
+    Raises:
+        TrimtuneError: none, or not paired one to one inside a common layer.
+    """
+    import torch
+
+    width_name = _width_name(base.config)
+    width, hidden = getattr(base.config, width_name, None), getattr(base.config, "hidden_size", None)
+    linear = {name: module for name, module in base.base_model.named_modules() if isinstance(module, torch.nn.Linear)}
+    prefix = f"{base.base_model_prefix}."
+    ups = [prefix + name for name, module in linear.items() if (module.in_features, module.out_features) == (hidden, width)]
+    downs = [prefix + name for name, module in linear.items() if (module.in_features, module.out_features) == (width, hidden)]
+    if width == hidden or not ups or list(map(_layer, ups)) != list(map(_layer, downs)):
+        raise TrimtuneError(f"prune_ffn: {type(base).__name__} has no feed-forward blocks of two plain linear layers "
+                            f"({hidden} → {width} → {hidden}: {len(ups)} up, {len(downs)} down).",
+                            "Allowed: BERT-like encoders (BERT, DistilBERT, RoBERTa, ELECTRA …); no gated or transposed blocks.",
+                            "Leave prune_ffn out of `trim`, or use a model such as `minilm`.")
+    return list(zip(ups, downs, strict=True))
+
+
+def importances(module: torch.nn.Module, blocks: Sequence[Block], rows_folder: Path, source: Path, rows: int, batch_size: int,
+                max_length: int, seed: int) -> list[torch.Tensor]:
+    """I[j] of every block, float32 [I] each, summed over at most `rows` training rows."""
+    import torch
+
+    base, tokenizer = base_of(module), text_classification.load_tokenizer(source)
+    texts, labels = _drawn(rows_folder, rows, seed)
+    scores = [torch.zeros(base.get_submodule(down).in_features) for _, down in blocks]
+    seen: list[tuple[int, torch.Tensor]] = []
+
+    def keep(block: int, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden_BTI = inputs[0] if inputs[0].requires_grad else inputs[0].detach().requires_grad_(True)
+        hidden_BTI.retain_grad()
+        seen.append((block, hidden_BTI))
+        return (hidden_BTI, *inputs[1:])
+
+    hooks = [base.get_submodule(down).register_forward_pre_hook(partial(keep, block)) for block, (_, down) in enumerate(blocks)]
+    try:
+        for at in range(0, len(texts), batch_size):
+            seen.clear()
+            inputs = text_classification.encode(tokenizer, texts[at:at + batch_size], max_length)
+            logits_BC = module(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits
+            batch_labels = torch.tensor(labels[at:at + batch_size])
+            (text_classification.loss(logits_BC, batch_labels) * len(batch_labels)).backward()
+            for block, hidden_BTI in seen:  # a block that layers share is seen once per layer
+                assert hidden_BTI.grad is not None
+                scores[block] += (hidden_BTI.detach() * hidden_BTI.grad).sum(dim=1).abs().sum(dim=0)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return scores
+
+
+def remove(base: Any, blocks: Sequence[Block], scores: Sequence[torch.Tensor], ratio: float) -> tuple[int, float]:
+    """Cut every block to its most important neurons, in place; returns the new width and the share of importance kept."""
+    import torch
+
+    before = len(scores[0])
+    width = min(before, max(_MULTIPLE, round(before * (1 - ratio) / _MULTIPLE) * _MULTIPLE))
+    kept_total = 0.0
+    for (up, down), score_I in zip(blocks, scores, strict=True):
+        kept = score_I.topk(width).indices.sort().values
+        kept_total += float(score_I[kept].sum() / score_I.sum().clamp_min(1e-30))
+        first, second = base.get_submodule(up), base.get_submodule(down)
+        first.weight = torch.nn.Parameter(first.weight.detach()[kept].clone(), requires_grad=False)
+        if first.bias is not None:
+            first.bias = torch.nn.Parameter(first.bias.detach()[kept].clone(), requires_grad=False)
+        second.weight = torch.nn.Parameter(second.weight.detach()[:, kept].clone(), requires_grad=False)
+        first.out_features = second.in_features = width
+    setattr(base.config, _width_name(base.config), width)
+    return width, kept_total / len(blocks)
+
+
+def _recover(module: torch.nn.Module, rows_folder: Path, source: Path, wanted: Config, batch_size: int, max_length: int,
+             seed: int, task: str) -> dict[str, Any]:
+    from trimtune.tune import loop
+
+    return loop.recover(module, rows_folder, source, wanted.learning_rate, wanted.epochs, batch_size, max_length, seed, task)
+
+
+def _drawn(rows_folder: Path, count: int, seed: int) -> tuple[list[str], list[int]]:
+    """`count` training rows, or all, in seeded order."""
+    import random
+
+    from trimtune.study import data
+
+    train = data.load(rows_folder).train
+    order = random.Random(seed).sample(range(len(train.texts)), min(count, len(train.texts)))
+    return [train.texts[row] for row in order], [train.labels[row] for row in order]
+
+
+def _width_name(config: Any) -> str:
+    return next((name for name in _WIDTHS if hasattr(config, name)), _WIDTHS[0])
+
+
+def _layer(name: str) -> str:
+    """`bert.encoder.layer.3.output.dense` → `bert.encoder.layer.3`: up to the last number, so the block's own layer."""
+    names = name.split(".")
+    last = max((index for index, word in enumerate(names) if word.isdigit()), default=-1)
+    return ".".join(names[:last + 1])
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

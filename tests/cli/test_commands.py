@@ -1,0 +1,129 @@
+"""What commands print, from records alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.report import results
+from trimtune import parts
+from trimtune.cli import main
+from trimtune.report import files
+from trimtune.study import read
+
+LIGHT = {"torch", "transformers", "peft", "altair", "sklearn", "optuna", "openvino", "onnxruntime", "pandas"}
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs" / "helpdesk"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(results.full().model_dump_json())
+    return folder
+
+
+def loads(words: list[str]) -> set[str]:
+    code = f"import sys\nfrom trimtune.cli import main\nassert main({words!r}) == 0\nprint('MODULES', *sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return set(shown.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["tune", "--help"], ["parts"], ["explain", "lora"], ["schema"]])
+def test_looking_loads_nothing_heavy(words: list[str]) -> None:
+    assert not loads(words) & LIGHT
+
+
+def test_choosing_loads_nothing_heavy(run_folder: Path) -> None:
+    assert not loads(["choose", str(run_folder), "--require", "size_mb<=25"]) & LIGHT
+
+
+def test_every_command_teaches_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    import typer
+
+    from trimtune.cli import app
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert {"init", "plan", "run", "choose", "report", "ship", "predict", "tune", "parts", "explain", "doctor", "schema"} <= set(commands)
+    for name in commands:
+        assert main([name, "--help"]) == 0
+        assert f"Example: trimtune {name}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_choose_prints_one_document(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path.name: path.read_bytes() for path in run_folder.iterdir()}
+    assert main(["choose", str(run_folder), "--require", "size_mb<=25", "--prefer", "latency", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["require"] == ["size_mb <= 25"]
+    assert found["picked"] is not None
+    assert {"picked", "runner_up", "binding_limit", "rejected", "sentence"} <= found.keys()
+    assert {path.name: path.read_bytes() for path in run_folder.iterdir()} == before
+
+
+def test_an_impossible_limit_gets_the_nearest_miss(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["choose", str(run_folder), "--require", "size_mb<=0.5"]) == 0
+    shown = capsys.readouterr().out
+    assert "size_mb" in shown.rsplit("\n\n", 1)[-1]
+
+
+@pytest.mark.slow
+def test_save_keeps_the_choice(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["choose", str(run_folder), "--require", "size_mb<=25", "--save"]) == 0
+    picked = json.loads((run_folder / "choice.json").read_text())["picked"]
+    assert picked in capsys.readouterr().out
+    kept = json.loads((run_folder / "result.json").read_text())
+    assert kept["choice"]["picked"] == picked
+    assert kept["study"]["require"][0]["value"] == 25
+    assert main(["report", str(run_folder), "--no-open"]) == 0
+
+
+def test_the_table_shows_the_pick_first_and_why_others_failed(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["choose", str(run_folder), "--require", "size_mb<=25"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("→")
+    assert sum(line.startswith("failed: prompt") for line in lines) == 3
+    assert sum(line.startswith("×") for line in lines) > 5
+
+
+def test_init_writes_a_study_that_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "my mails"
+    folder.mkdir()
+    rows = [("refund please", "billing"), ("where is my bill", "billing"), ("can't sign in", "login"), ("password lost", "login")]
+    for name, times in (("train", 12), ("dev", 4), ("test", 4)):
+        lines = [f"{text} {name} {index},{label}" for index in range(times) for text, label in rows]
+        (folder / f"{name}.csv").write_text("message,team\n" + "\n".join(lines) + "\n")
+    out = tmp_path / "studies" / "study.yaml"
+    assert main(["init", str(folder), "-o", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "text 'message'" in shown
+    study = read.read(out)
+    assert study.name == "my-mails"
+    assert (study.data.text, study.data.label) == ("message", "team")
+    assert Path(study.data.train) == folder / "train.csv"
+    assert study.data.validation == str(folder / "dev.csv")
+    assert study.data.test == str(folder / "test.csv")
+
+
+def test_parts_lists_each_file_of_the_folders(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["parts", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["kind"], one["name"]) for one in found] == [(kind, name) for kind in parts.ROOMS for name in parts.names(kind)]
+    assert all(one["says"] for one in found)
+
+
+def test_explain_lists_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "lora"]) == 0
+    shown = capsys.readouterr().out
+    assert "r: a whole number" in shown
+    assert "Source:" in shown
+
+
+def test_doctor_knows_every_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["engines"]) == set(parts.names("engine"))
+    assert found["devices"][0] == "cpu"
+    assert isinstance(found["problems"], list)

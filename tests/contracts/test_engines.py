@@ -1,0 +1,144 @@
+"""Every engine that lies in the folder runs what PyTorch runs: any tuned model, batch, length and padding, wherever it is moved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conftest import KINDS, LABELS
+
+from trimtune import parts
+from trimtune.study import data
+from trimtune.tasks import text_classification as task
+
+ENGINES = [pytest.param(name, marks=[] if name == "torch_eager" else pytest.mark.slow) for name in parts.names("engine")]
+SHIPPABLE = {".safetensors", ".onnx", ".xml", ".bin", ".json", ".txt", ".model", ".jinja"}
+INT8_SHARE = 0.3
+"""of the logits' spread: what int8 may move a logit by on average"""
+
+
+@dataclass
+class Runnable:
+    folder: Path
+    facts: dict[str, Any]
+    run: Callable[[dict[str, np.ndarray]], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def runnable(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Runnable]:
+    """The export of (engine, kind, numerics), moved to another place before it is loaded."""
+    texts = data.load(helpdesk_rows).train.texts
+
+    @cache
+    def make(engine: str, kind: str, numerics: str) -> Runnable:
+        part = parts.load("engine", engine)
+        if part.available():
+            pytest.skip(part.available())
+        made = tmp_path_factory.mktemp("made")
+        facts = part.export(made, tuned(kind), part.Config().model_dump(), numerics, texts, 64)
+        moved = Path(shutil.move(made, tmp_path_factory.mktemp("moved") / "elsewhere"))
+        return Runnable(moved, facts, part.load(moved, 2))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def expected(tuned: Callable[[str], Path]) -> Callable[[str, dict[str, np.ndarray]], np.ndarray]:
+    """Logits of PyTorch in float32."""
+    import torch
+
+    models = cache(lambda kind: task.load_model(tuned(kind)))
+
+    def logits(kind: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        with torch.inference_mode():
+            found: np.ndarray = models(kind)(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits.numpy()
+            return found
+
+    return logits
+
+
+def tolerance(engine: str, facts: dict[str, Any]) -> float:
+    promised = parts.load("engine", engine).TOLERANCE
+    return float(promised.get(facts["precision"], promised["plain"]))
+
+
+def texts_of(folder: Path, rows: Path, count: int = 48) -> dict[str, np.ndarray]:
+    return task.encode(task.load_tokenizer(folder), data.load(rows).test.texts[:count], 64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_plain_answers_as_pytorch(engine: str, kind: str, runnable: Any, expected: Any, tuned: Any, helpdesk_rows: Path) -> None:
+    ready = runnable(engine, kind, "plain")
+    inputs = texts_of(tuned(kind), helpdesk_rows)
+    got, wanted = ready.run(inputs), expected(kind, inputs)
+    assert got.dtype == np.float32
+    assert got.shape == (48, len(LABELS))
+    assert np.abs(got - wanted).max() <= tolerance(engine, ready.facts)
+    assert (got.argmax(1) == wanted.argmax(1)).mean() >= 0.95
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_int8_stays_near_and_really_shrinks(engine: str, kind: str, runnable: Any, expected: Any, tuned: Any,
+                                            helpdesk_rows: Path) -> None:
+    if "int8" not in parts.load("engine", engine).NUMERICS:
+        pytest.skip(f"{engine} has no int8")
+    ready = runnable(engine, kind, "int8")
+    inputs = texts_of(tuned(kind), helpdesk_rows)
+    got, wanted = ready.run(inputs), expected(kind, inputs)
+    assert np.abs(got - wanted).mean() <= INT8_SHARE * wanted.std()
+    assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.95
+    assert ready.facts["packed"] == "packed"
+    assert ready.facts["precision"] == "int8"
+    weights = sum(path.stat().st_size for path in ready.folder.rglob("*") if path.suffix in {".safetensors", ".onnx", ".bin"})
+    assert weights < 0.3 * (tuned("full") / "model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_batch_and_length_are_free(engine: str, runnable: Any, expected: Any) -> None:
+    ready, draw = runnable(engine, "prefix", "plain"), np.random.default_rng(0)
+    for batch, tokens in ((1, 3), (64, 3), (2, 128), (7, 33), (1, 3)):
+        inputs = {"input_ids": draw.integers(1000, 20000, (batch, tokens)), "attention_mask": np.ones((batch, tokens), np.int64)}
+        got = ready.run(inputs)
+        assert got.shape == (batch, len(LABELS))
+        assert np.abs(got - expected("prefix", inputs)).max() <= tolerance(engine, ready.facts), (batch, tokens)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_padding_changes_no_answer(engine: str, kind: str, runnable: Any) -> None:
+    ready, draw = runnable(engine, kind, "plain"), np.random.default_rng(1)
+    ids, ones = draw.integers(1000, 20000, (3, 9)), np.ones((3, 9), np.int64)
+    alone = ready.run({"input_ids": ids, "attention_mask": ones})
+    padded = ready.run({"input_ids": np.pad(ids, ((0, 0), (0, 40))), "attention_mask": np.pad(ones, ((0, 0), (0, 40)))})
+    assert np.abs(alone - padded).max() <= tolerance(engine, ready.facts)
+    unmasked = ready.run({"input_ids": np.pad(ids, ((0, 0), (0, 40))), "attention_mask": np.ones((3, 49), np.int64)})
+    assert np.abs(alone - unmasked).max() > tolerance(engine, ready.facts), "the mask must be what keeps the padding out"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_everything_that_ships_lies_in_the_folder(engine: str, runnable: Any, tuned: Any, helpdesk_rows: Path) -> None:
+    ready, source = runnable(engine, "lora", "plain"), tuned("lora")
+    files = [path for path in ready.folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= SHIPPABLE
+    for path in files:
+        assert str(source).encode() not in path.read_bytes(), f"{path.name} points back to where it was made"
+    for name, values in texts_of(source, helpdesk_rows).items():
+        np.testing.assert_array_equal(texts_of(ready.folder, helpdesk_rows)[name], values)
+    assert list(json.loads((ready.folder / "config.json").read_text())["id2label"].values()) == list(LABELS)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_facts_say_what_runs(engine: str, runnable: Any) -> None:
+    facts = runnable(engine, "lora", "plain").facts
+    assert facts["packed"] == "plain"
+    assert facts["precision"] in {"fp32", "bf16", "fp16"}
+    assert json.loads(json.dumps(facts)) == facts

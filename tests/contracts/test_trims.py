@@ -1,0 +1,40 @@
+"""Every trim that lies in the folder hands on a model folder that loads, and leaves what it was given alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import KINDS, LABELS
+
+from trimtune import parts
+from trimtune.store import sha256
+from trimtune.tasks import text_classification as task
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("trim", parts.names("trim"))
+def test_it_hands_on_a_model_folder(trim: str, kind: str, tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
+    import torch
+
+    part, source = parts.load("trim", trim), tuned(kind)
+    before = hashes(source)
+    facts = part.run(tmp_path, source, part.Config().model_dump(), helpdesk_rows, 0, task="text_classification", max_length=32,
+                     batch_size=32)
+    assert isinstance(facts, dict)
+    assert hashes(source) == before
+    if part.NUMERICS is not None:
+        assert hashes(tmp_path) == before, "the engine realizes the numbers: the trim itself changes nothing"
+    model, inputs = task.load_model(tmp_path), task.encode(task.load_tokenizer(tmp_path), ["I was charged twice", "hi"], 32)
+    with torch.inference_mode():
+        logits = model(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits.numpy()
+    assert logits.shape == (2, len(LABELS))
+    assert np.isfinite(logits).all()
+    assert (tmp_path / task.ADAPTER).is_dir() == (kind in ("prefix", "prompt") or (part.NUMERICS is not None and kind == "lora"))

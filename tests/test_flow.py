@@ -1,0 +1,85 @@
+"""The whole flow on real rows: what a user gets, what a rerun repeats, what a failure stops."""
+
+import csv
+import json
+
+import pytest
+
+from trimtune import flow
+from trimtune.records import Fit
+from trimtune.study import read
+
+COLUMNS = ["candidate", "method", "trims", "engine", "status", "cause", "accuracy", "accuracy_low", "accuracy_high", "macro_f1",
+           "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb", "fit_seconds", "inside_limits",
+           "tied_with_best"]
+
+STUDY = {"name": "small", "model": "minilm", "data": "helpdesk", "tune": ["head"], "trim": ["none", "int8"],
+         "engine": ["torch_eager", "onnx_runtime"], "fit": {"epochs": 2, "max_length": 32},
+         "budget": {"trials": 2, "seeds": 1, "minutes": 5}, "require": {"size_mb": "<= 60"}}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def result(runs):
+    return flow.run(read.resolve(STUDY, "study", runs), runs)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_measured_table_a_choice_and_a_report(result, runs):
+    folder = runs / "small"
+    with (folder / "candidates.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == COLUMNS
+    assert {row["candidate"] for row in rows} == {"head@torch_eager", "head@onnx_runtime", "head+int8@torch_eager", "head+int8@onnx_runtime"}
+    assert all(row["status"] == "measured" for row in rows)
+    for row in rows:
+        assert float(row["accuracy_low"]) <= float(row["accuracy"]) <= float(row["accuracy_high"])
+        assert float(row["latency_p50_ms"]) <= float(row["latency_p95_ms"])
+    sizes = {row["candidate"]: float(row["size_mb"]) for row in rows}
+    assert sizes["head+int8@onnx_runtime"] < 0.5 * sizes["head@onnx_runtime"]
+    choice = json.loads((folder / "choice.json").read_text())
+    assert {"picked", "runner_up", "binding_limit", "rejected", "sentence"} <= set(choice)
+    assert sizes[choice["picked"]] <= 60
+    assert {one["candidate"] for one in choice["rejected"]} == set(sizes) - {choice["picked"]}
+    assert result.choice.picked == choice["picked"]
+    for name in ("report.html", "report.md", "readings.jsonl", "predictions.csv", "result.json"):
+        assert (folder / name).stat().st_size > 100
+    assert (folder / "tuned" / "head" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_the_same_answers_come_back_from_disk_and_other_limits_need_no_run(result, runs):
+    again = flow.result(runs / "small")
+    assert again.choice == result.choice
+    from trimtune.records import Limit
+
+    none = flow.rechoose(again, [Limit(reading="size_mb", op="<=", value=1)])
+    assert none.choice.picked is None
+    assert "size_mb" in none.choice.sentence
+
+
+@pytest.mark.slow
+def test_a_rerun_with_one_more_method_takes_only_the_new_one(result, runs):
+    more = flow.run(read.resolve({**STUDY, "tune": ["head", "lora"], "fit": {**STUDY["fit"]}}, "study", runs), runs)
+    fresh = {(step.step, step.part) for step in more.steps if not step.reused}
+    assert {step.part for step in more.steps if step.step == "tune" and step.reused} == {"head"}
+    assert ("tune", "head") not in fresh
+    assert ("tune", "lora") in fresh
+    kept = {row.name: row.readings["accuracy"] for row in result.rows}
+    assert all(more.row(name).readings["accuracy"] == reading for name, reading in kept.items())
+
+
+@pytest.mark.slow
+def test_a_candidate_that_fails_is_a_row_with_its_cause_and_stops_nothing(runs):
+    study = read.resolve({**STUDY, "name": "failing", "tune": ["head", {"lora": {"targets": ["q_proj"]}}], "trim": ["none"],
+                          "engine": ["torch_eager"]}, "study", runs)
+    found = flow.run(study.model_copy(update={"fit": Fit(epochs=2, max_length=32)}), runs)
+    failed = next(row for row in found.rows if row.status == "failed")
+    assert "q_proj" in failed.cause
+    assert "query" in failed.cause
+    assert found.choice.picked == "head@torch_eager"
+    assert any(one.candidate == failed.name and "q_proj" in one.reason for one in found.choice.rejected)

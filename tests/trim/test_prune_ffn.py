@@ -1,0 +1,147 @@
+"""Pruning feed-forward neurons: the right ones go, the matrices shrink, any loader reads the result."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trimtune.errors import TrimtuneError
+from trimtune.tasks import text_classification as task
+from trimtune.trim import prune_ffn
+from trimtune.trim._model_folder import base_of
+
+TEXTS = ["I was charged twice this month", "can't sign in", "the export to our CRM has been failing since the last update, any idea?"]
+
+
+def logits(module: Any, folder: Path) -> torch.Tensor:
+    inputs = task.encode(task.load_tokenizer(folder), TEXTS, 48)
+    with torch.inference_mode():
+        found: torch.Tensor = module(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits
+        return found
+
+
+@pytest.fixture
+def with_idle_neurons(tuned: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A tuned model whose every odd feed-forward neuron has no effect: its outgoing weights are zero."""
+    from safetensors.torch import load_file, save_file
+
+    def make(kind: str) -> Path:
+        folder = tmp_path / f"idle-{kind}"
+        shutil.copytree(tuned(kind), folder)
+        state = load_file(folder / "model.safetensors")
+        for name in state:
+            if name.endswith("output.dense.weight") and state[name].shape == (384, 1536):
+                state[name][:, 1::2] = 0
+        (folder / "model.safetensors").unlink()
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["full", "prefix", "prompt"])
+def test_idle_neurons_go_first_so_nothing_changes(kind: str, with_idle_neurons: Callable[[str], Path], helpdesk_rows: Path,
+                                                  tmp_path: Path) -> None:
+    source, folder = with_idle_neurons(kind), tmp_path / "pruned"
+    facts = prune_ffn.run(folder, source, {"ratio": 0.5, "epochs": 0, "rows": 16}, helpdesk_rows, 0, max_length=32)
+    assert (facts["width_before"], facts["width"], facts["blocks"]) == (1536, 768, 6)
+    assert facts["importance_kept"] == 1
+    assert facts["parameters_before"] - facts["parameters"] == 6 * 768 * (2 * 384 + 1)
+    pruned = task.load_model(folder)
+    assert base_of(pruned).config.intermediate_size == 768
+    torch.testing.assert_close(logits(pruned, folder), logits(task.load_model(source), source), atol=1e-4, rtol=1e-4)
+    assert (folder / task.ADAPTER).is_dir() == (kind != "full")
+
+
+def test_lora_is_merged_first(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
+    source = tuned("lora")
+    prune_ffn.run(tmp_path, source, {"ratio": 0.01, "epochs": 0, "rows": 16}, helpdesk_rows, 0, max_length=32)
+    assert not (tmp_path / task.ADAPTER).exists()
+    merged = logits(task.load_model(source), source)
+    assert (logits(task.load_model(tmp_path), tmp_path) - merged).abs().max() < 0.1 * merged.std()
+
+
+def test_the_importance_is_activation_times_gradient(tuned: Callable[[str], Path], helpdesk_rows: Path) -> None:
+    """To first order it foretells what a row's loss would change by if the neuron's activation were zero."""
+    from trimtune.study import data
+
+    module: Any = task.load_model(tuned("full"), attention="eager").double()
+    blocks = prune_ffn.feed_forward_blocks(module)
+    scores = prune_ffn.importances(module, blocks, helpdesk_rows, tuned("full"), 1, 1, 32, 3)
+    texts, labels = prune_ffn._drawn(helpdesk_rows, 1, 3)
+    assert texts[0] in data.load(helpdesk_rows).train.texts
+    inputs = {name: torch.from_numpy(values) for name, values in task.encode(task.load_tokenizer(tuned("full")), texts, 32).items()}
+    down = module.get_submodule(blocks[2][1])
+    step = 1e-3
+    for neuron in (scores[2].argmax().item(), 100):
+        column = down.weight[:, neuron].clone()
+        losses = []
+        with torch.no_grad():
+            for factor in (1 + step, 1 - step):  # scaling the outgoing weights scales the activation's effect
+                down.weight[:, neuron] = column * factor
+                losses.append(torch.nn.functional.cross_entropy(module(**inputs).logits, torch.tensor(labels)))
+            down.weight[:, neuron] = column
+        assert ((losses[0] - losses[1]) / (2 * step)).abs().item() == pytest.approx(scores[2][neuron].item(), rel=1e-2, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_recovery_fit_wins_back_what_pruning_lost(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    from trimtune.study import data
+
+    train = data.load(helpdesk_rows).train
+    inputs = task.encode(task.load_tokenizer(tuned("full")), train.texts, 32)
+
+    def loss(folder: Path) -> float:
+        with torch.inference_mode():
+            found: Any = task.load_model(folder)(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits
+        return float(task.loss(found, torch.tensor(train.labels)))
+
+    for epochs in (0, 3):
+        prune_ffn.run(tmp_path / str(epochs), tuned("full"), {"ratio": 0.5, "epochs": epochs}, helpdesk_rows, 0, max_length=32)
+    assert loss(tmp_path / "3") < 0.8 * loss(tmp_path / "0")
+    assert np.isfinite(loss(tmp_path / "3"))
+
+
+def test_it_finds_the_blocks_of_other_encoders() -> None:
+    from transformers import (
+        AlbertConfig,
+        AlbertForSequenceClassification,
+        DistilBertConfig,
+        DistilBertForSequenceClassification,
+        ElectraConfig,
+        ElectraForSequenceClassification,
+        RobertaConfig,
+        RobertaForSequenceClassification,
+    )
+
+    small = {"vocab_size": 99, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_labels": 3}
+    models = {2: [RobertaForSequenceClassification(RobertaConfig(num_hidden_layers=2, **small)),
+                  ElectraForSequenceClassification(ElectraConfig(num_hidden_layers=2, embedding_size=16, **small)),
+                  DistilBertForSequenceClassification(DistilBertConfig(vocab_size=99, dim=32, n_heads=4, hidden_dim=64, n_layers=2))],
+              1: [AlbertForSequenceClassification(AlbertConfig(num_hidden_layers=3, embedding_size=16, **small))]}
+    for count, found in models.items():
+        for model in found:
+            blocks = prune_ffn.feed_forward_blocks(model)
+            assert len(blocks) == count, type(model).__name__
+            prune_ffn.remove(model, blocks, [torch.arange(64.0)] * count, 0.5)
+            ids = torch.randint(5, 99, (2, 7))
+            assert model(input_ids=ids).logits.shape[0] == 2
+            assert type(model)(model.config).get_submodule(blocks[0][0]).out_features == 32
+
+
+def test_gated_and_transposed_blocks_are_refused() -> None:
+    from transformers import GPT2Config, GPT2ForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
+
+    llama = LlamaForSequenceClassification(LlamaConfig(vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+                                                       num_attention_heads=4))
+    gpt2 = GPT2ForSequenceClassification(GPT2Config(vocab_size=99, n_embd=32, n_layer=1, n_head=4))
+    for model in (llama, gpt2):
+        with pytest.raises(TrimtuneError, match="no feed-forward blocks of two plain linear layers"):
+            prune_ffn.feed_forward_blocks(model)

@@ -1,0 +1,47 @@
+import math
+
+import pytest
+
+from trimtune import parts
+from trimtune.records import Artifact, Budget, Trial, Use
+from trimtune.store import Store
+from trimtune.tune import search
+
+
+def trial(*curve, pruned=False):
+    return Trial(learning_rate=1e-3, score=curve[-1], curve=curve, pruned=pruned)
+
+
+def test_thresholds_are_the_median_less_two_standard_errors():
+    assert search._thresholds([], 100) == ()
+    found = search._thresholds([trial(0.5, 0.8), trial(0.7, 0.9), trial(0.6, pruned=True)], 100)
+    assert found[0] == pytest.approx(0.6 - 2 * math.sqrt(0.6 * 0.4 / 100))
+    assert found[1] == pytest.approx(0.85 - 2 * math.sqrt(0.85 * 0.15 / 100))
+
+
+@pytest.mark.slow
+def test_a_search_stays_in_its_range_repeats_itself_and_takes_the_best(small, tmp_path):
+    study, _, base, rows = small
+    head = Use(name="head", config=parts.load("method", "head").Config().model_dump())
+    ledger, artifact = search.tune(head, study, base, rows, Store(tmp_path / "a"))
+    low, high = parts.load("method", "head").LEARNING_RATES
+    assert len(ledger.trials) == 3
+    assert all(low <= one.learning_rate <= high for one in ledger.trials)
+    assert [fit.seed for fit in ledger.seeds] == [0, 1]
+    best = max(one.score for one in ledger.trials if not one.pruned)
+    assert next(one.learning_rate for one in ledger.trials if one.score == best) == ledger.learning_rate
+    assert artifact.facts["validation_accuracy"] == max(fit.validation_accuracy for fit in ledger.seeds)
+    again, _ = search.tune(head, study, base, rows, Store(tmp_path / "b"))
+    assert [one.learning_rate for one in again.trials] == [one.learning_rate for one in ledger.trials]
+    assert [one.curve for one in again.trials] == [one.curve for one in ledger.trials]
+
+
+@pytest.mark.slow
+def test_the_cap_in_minutes_ends_the_search_and_says_so(small, tmp_path):
+    study, _, base, rows = small
+    head = Use(name="head", config=parts.load("method", "head").Config().model_dump())
+    capped = study.model_copy(update={"budget": Budget(trials=5, seeds=1, minutes=1e-6)})
+    ledger, artifact = search.tune(head, capped, base, rows, Store(tmp_path))
+    assert len(ledger.trials) == 1
+    assert isinstance(artifact, Artifact)
+    assert "1 of 5 trials" in ledger.notes[0]
