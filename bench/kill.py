@@ -66,7 +66,7 @@ def main() -> None:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             done += 1
-            print(f"kill {done}: {steps(folder / 'killed')} whole steps in the store, {halves(folder / 'killed')} unfinished", flush=True)
+            print(f"kill {done}: {steps(folder / 'killed')} whole steps, {halves(folder / 'killed')} unfinished", flush=True)
         subprocess.run(command(study, folder / "killed"), check=True, stdout=subprocess.DEVNULL)
 
         found = {"kills": done, "undisturbed_seconds": round(whole, 1),

@@ -42,7 +42,8 @@ def main() -> None:
     files = [str(DATA / asked.set / name) for name in SETS[asked.set]]
     uses = tuple(Use(name=name, config=parts.load("method", name).Config().model_dump()) for name in asked.methods.split(","))
     study = Study(name=asked.set, model="minilm", task="text_classification", tune=uses, trim=((),), engine=(),
-                  data=DataSpec(train=files[0], validation=files[1], test=files[2]), fit=Fit(epochs=asked.epochs, max_length=64),
+                  data=DataSpec(train=files[0], validation=files[1], test=files[2]),
+                  fit=Fit(epochs=asked.epochs, max_length=64),
                   budget=Budget(trials=asked.trials, seeds=asked.seeds, minutes=asked.minutes))
     store = Store(asked.runs / ".store")
     rows, facts = prepared(study, store)
@@ -52,8 +53,8 @@ def main() -> None:
         ledger, _ = search.tune(method, study, base, rows, store)
         ledger = score_seeds(ledger, rows, study.fit.max_length, study.task, store)
         tests = [fit.test_accuracy for fit in ledger.seeds if fit.test_accuracy is not None]
-        lines.append({"method": method.name, "learning_rate": ledger.learning_rate, "test_accuracy_median": statistics.median(tests),
-                      "test_accuracy": tests, "validation_accuracy": [fit.validation_accuracy for fit in ledger.seeds],
+        lines.append({"method": method.name, "learning_rate": ledger.learning_rate,
+                      "test_accuracy_median": statistics.median(tests), "test_accuracy": tests, "validation_accuracy": [fit.validation_accuracy for fit in ledger.seeds],
                       "trials": [trial.model_dump() for trial in ledger.trials], "seconds": round(ledger.seconds, 1),
                       "floor": FLOORS.get(asked.set, {}).get(method.name)})
         last = lines[-1]

@@ -72,7 +72,7 @@ def helpdesk_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from trimtune.study import data
 
     def some(split: data.Split, count: int) -> data.Split:
-        order = sorted(range(len(split.texts)), key=lambda row: (sum(label == split.labels[row] for label in split.labels[:row]), row))
+        order = sorted(range(len(split.texts)), key=lambda row: (split.labels[:row].count(split.labels[row]), row))
         return data.Split([split.texts[row] for row in order[:count]], [split.labels[row] for row in order[:count]])
 
     whole, folder = data.read(DataSpec(train="helpdesk"), seed=0), tmp_path_factory.mktemp("rows")

@@ -9,9 +9,9 @@ from trimtune import flow
 from trimtune.records import Fit
 from trimtune.study import read
 
-COLUMNS = ["candidate", "method", "trims", "engine", "status", "cause", "accuracy", "accuracy_low", "accuracy_high", "macro_f1",
-           "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb", "fit_seconds", "inside_limits",
-           "tied_with_best"]
+COLUMNS = ["candidate", "method", "trims", "engine", "status", "cause", "accuracy", "accuracy_low", "accuracy_high",
+           "macro_f1", "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb", "fit_seconds",
+           "inside_limits", "tied_with_best"]
 
 STUDY = {"name": "small", "model": "minilm", "data": "helpdesk", "tune": ["head"], "trim": ["none", "int8"],
          "engine": ["torch_eager", "onnx_runtime"], "fit": {"epochs": 2, "max_length": 32},
@@ -34,7 +34,7 @@ def test_a_run_leaves_a_measured_table_a_choice_and_a_report(result, runs):
     with (folder / "candidates.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == COLUMNS
-    assert {row["candidate"] for row in rows} == {"head@torch_eager", "head@onnx_runtime", "head+int8@torch_eager", "head+int8@onnx_runtime"}
+    assert {row["candidate"] for row in rows} == {f"head{trim}@{engine}" for trim in ("", "+int8") for engine in STUDY["engine"]}
     assert all(row["status"] == "measured" for row in rows)
     for row in rows:
         assert float(row["accuracy_low"]) <= float(row["accuracy"]) <= float(row["accuracy_high"])

@@ -52,17 +52,18 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         store.stage("measure")
         engines = {candidate.name: candidate.engine for candidate in candidates}
         runnable = {name: made[1] for name, made in built.items() if not isinstance(made, StepFailed)}
-        readings, predictions, failures = measure_all(runnable, engines, rows, study.fit.max_length, store, store.watch)
+        readings, predictions, failures = measure_all(runnable, engines, rows, study.fit.max_length, store, store.watch,
+                                                      task=study.task)
         searches = tuple(score_seeds(ledger, rows, study.fit.max_length, study.task, store) for ledger, _ in tuned.values())
 
         store.stage("choose and report")
         lines = [_row(candidate, built[candidate.name], readings, failures, tuned) for candidate in candidates]
         truth = tuple(rows.facts["test_labels"])
         result = Result(study=study, data=facts, machine=machine.describe(), rows=tuple(lines), searches=searches,
-                        steps=tuple(store.steps), predictions={name: tuple(found) for name, found in predictions.items()}, truth=truth,
+                        choice=choose(lines, predictions, truth, study.require, study.prefer), steps=tuple(store.steps),
+                        predictions={name: tuple(found) for name, found in predictions.items()}, truth=truth,
                         version=version("trimtune"), created=datetime.now(UTC).isoformat(timespec="seconds"),
-                        seconds=time.perf_counter() - started,
-                        choice=choose(lines, predictions, truth, study.require, study.prefer))
+                        seconds=time.perf_counter() - started)
         folder = runs / study.name
         write(result, folder)
         for label, (_, artifact) in tuned.items():
@@ -99,7 +100,8 @@ def result(folder: Path) -> Result:
         return Result.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise TrimtuneError(f"{path} can't be read as a result ({str(error).splitlines()[0]}).",
-                            "It must be as this version of trimtune wrote it.", "Run the study again; finished steps are reused.") from None
+                            "It must be as this version of trimtune wrote it.",
+                            "Run the study again; finished steps are reused.") from None
 
 
 def _build(candidate: Candidate, study: Study, tuned: dict[str, tuple[Search, Artifact | None]], rows: Artifact,
@@ -121,6 +123,5 @@ def _row(candidate: Candidate, built: Built | StepFailed, readings: dict[str, di
         cause = built.cause if isinstance(built, StepFailed) else failures[candidate.name]
         return Row(candidate=candidate, status="failed", cause=cause)
     model, runnable = built
-    _, artifact = tuned[candidate.method.label]
     return Row(candidate=candidate, status="measured", packed=runnable.facts["packed"], artifact=runnable.key, trimmed=model.key,
-               readings={**readings[candidate.name], **search.cost(artifact, model)})
+               readings={**readings[candidate.name], **search.cost(tuned[candidate.method.label][1] or model, model)})

@@ -10,10 +10,11 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 from trimtune.process import Event, Watch
@@ -24,14 +25,14 @@ SECONDS_BETWEEN = 10.0
 @contextlib.contextmanager
 def watching(quiet: bool = False) -> Iterator[Watch]:
     """The watcher that fits where standard error goes."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False)
     if quiet:
         yield _Quiet(console)
     elif console.is_terminal and not console.is_dumb_terminal:
         with _bar(console) as progress:
             yield _Live(progress)
     else:
-        yield _Plain(console)
+        yield _Plain(Console(stderr=True, highlight=False, soft_wrap=True))
 
 
 class _Quiet:
@@ -73,7 +74,6 @@ class _Live(_Quiet):
         self.progress = progress
         self.task: TaskID | None = None
         self.step = ""
-        self.text = ""
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
@@ -90,21 +90,34 @@ class _Live(_Quiet):
             self.step = ""
             self.console.print(Text(finished(event), style={"failed": "red", "reused": "dim"}.get(event["state"], "")))
         elif kind == "progress":
-            total = event.get("total")
-            if event["text"] != self.text or self.task is None:
-                self._new(event["text"], total)
-            assert self.task is not None
-            self.progress.update(self.task, completed=event.get("done") or 0, total=total)
+            text = f"{self.step}: {event['text']}" if self.step else event["text"]
+            self._advance(text, event.get("done") or 0, event.get("total"))
+
+    def _advance(self, text: str, done: float, total: float | None) -> None:
+        """Move the line on; work that begins anew, or is of another size, gets a new one, so that its time left is its own."""
+        now = next((task for task in self.progress.tasks if task.id == self.task), None)
+        if now is None or now.total != total or done < now.completed:
+            self._new(text, total)
+        assert self.task is not None
+        self.progress.update(self.task, description=text, completed=done)
 
     def _new(self, text: str, total: float | None) -> None:
         self._drop()
-        shown = text if not self.step or text.startswith(self.step) else f"{self.step}: {text}"
-        self.text, self.task = text, self.progress.add_task(shown, total=total)
+        self.task = self.progress.add_task(text, total=total)
 
     def _drop(self) -> None:
         if self.task is not None:
             self.progress.remove_task(self.task)
-        self.text, self.task = "", None
+        self.task = None
+
+
+class _Times(ProgressColumn):
+    """`0:07, 0:21 left`; without the second half as long as nobody knows."""
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        elapsed = f"{timedelta(seconds=int(task.elapsed or 0))}".removeprefix("0:")
+        return Text(elapsed if left is None else f"{elapsed}, " + f"{timedelta(seconds=int(left))}".removeprefix("0:") + " left")
 
 
 def finished(event: Event) -> str:
@@ -115,7 +128,7 @@ def finished(event: Event) -> str:
     if event["state"] == "reused":
         return f"{name} ({event.get('seconds', 0.0):.1f} s spared)"
     start = event.get("start_seconds") or 0.0
-    return f"{name} {event.get('seconds', 0.0):.1f} s" + (f" (process {start:.1f} s)" if start else "")
+    return f"{name} {event.get('seconds', 0.0):.1f} s" + (f" (process {start:.1f} s)" if start >= 0.05 else "")
 
 
 def _share(event: Event) -> str:
@@ -124,9 +137,8 @@ def _share(event: Event) -> str:
 
 
 def _bar(console: Console) -> Progress:
-    return Progress(SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), TimeElapsedColumn(),
-                    TextColumn("left"), TimeRemainingColumn(compact=True), console=console, transient=True,
-                    refresh_per_second=5)
+    return Progress(SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), _Times(),
+                    console=console, transient=True, refresh_per_second=5)
 
 
 def results() -> Console:

@@ -20,11 +20,13 @@ from trimtune.tasks._base import base_of
 from trimtune.tune import search
 
 METRICS = "metrics.json"
+_FACTS = ("rows_per_s", "tokens_per_s", "curve", "precision", "parameters", "trained_parameters")
 
 
 def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", config: dict[str, Any] | None = None,
-         learning_rate: float | None = None, epochs: int = 4, batch_size: int = 32, max_length: int = 128, precision: str = "auto",
-         seed: int = 0, validation: str | None = None, test: str | None = None, text: str | None = None, label: str | None = None,
+         learning_rate: float | None = None, epochs: int = 4, batch_size: int = 32, max_length: int = 128,
+         precision: str = "auto", seed: int = 0, validation: str | None = None, test: str | None = None,
+         text: str | None = None, label: str | None = None,
          task: str = "text_classification", watch: Watch | None = None) -> dict[str, Any]:
     """Fit `method` once; `out` becomes the tuned model folder with `metrics.json` in it.
 
@@ -36,14 +38,15 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
         StepFailed: the fit failed.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TrimtuneError(f"--out {out} exists and is not an empty folder.", "It must be a new or empty folder: nothing is overwritten.",
-                            "Choose another folder.")
+        raise TrimtuneError(f"--out {out} exists and is not an empty folder.",
+                            "It must be a new or empty folder: nothing is overwritten.", "Choose another folder.")
     low, high = parts.load("method", method).LEARNING_RATES
     rate = learning_rate if learning_rate is not None else float(f"{math.sqrt(low * high):.2g}")
     use = Use(name=method.replace("-", "_"), config=config or {}, given=config or {})
     fit: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision)
-    study = Study(name="tune", model=model, task=task, data=DataSpec(train=train, validation=validation, test=test, text=text, label=label),
-                  tune=(use,), trim=((),), engine=(), fit=Fit(**fit), budget=Budget(trials=1, seeds=1), seed=seed)
+    data = DataSpec(train=train, validation=validation, test=test, text=text, label=label)
+    study = Study(name="tune", model=model, task=task, data=data, tune=(use,), trim=((),), engine=(), fit=Fit(**fit),
+                  budget=Budget(trials=1, seeds=1), seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -57,7 +60,7 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
         if accuracy is None:
             raise StepFailed(next(step.cause for step in store.steps if step.step == "score"))
         found = {"method": use.name, "accuracy": accuracy, "validation_accuracy": made.facts["validation_accuracy"],
-                 **{name: made.facts[name] for name in ("rows_per_s", "tokens_per_s", "curve", "precision", "parameters", "trained_parameters")},
+                 **{name: made.facts[name] for name in _FACTS},
                  "seconds": made.seconds, "peak_memory_mb": made.peak_memory_mb, "learning_rate": rate, "epochs": epochs,
                  "seed": seed, "rows": facts.rows, "notes": list(facts.notes), "out": str(out)}
         (scratch / "out").mkdir()

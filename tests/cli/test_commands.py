@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.report import results
+
 from trimtune import parts
 from trimtune.cli import main
-from trimtune.report import files
 from trimtune.study import read
 
 LIGHT = {"torch", "transformers", "peft", "altair", "sklearn", "optuna", "openvino", "onnxruntime", "pandas"}
@@ -47,7 +46,8 @@ def test_every_command_teaches_with_an_example(capsys: pytest.CaptureFixture[str
     from trimtune.cli import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    assert {"init", "plan", "run", "choose", "report", "ship", "predict", "tune", "parts", "explain", "doctor", "schema"} <= set(commands)
+    wanted = {"init", "plan", "run", "choose", "report", "ship", "predict", "tune", "parts", "explain", "doctor", "schema"}
+    assert wanted <= set(commands)
     for name in commands:
         assert main([name, "--help"]) == 0
         assert f"Example: trimtune {name}" in " ".join(capsys.readouterr().out.split())

@@ -46,7 +46,8 @@ def test_the_status_tells_what_happened(error: BaseException, status: int, says:
     assert "Traceback" not in shown
 
 
-def test_an_unexpected_fault_is_one_line_and_a_file(study: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unexpected_fault_is_one_line_and_a_file(study: str, monkeypatch: pytest.MonkeyPatch,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(flow, "run", ending(ZeroDivisionError("by zero")))
     assert main(["run", study]) == 1
     shown = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Every engine that lies in the folder runs what PyTorch runs: any tuned model, batch, length and padding, wherever it is moved."""
+"""Every engine that lies in the folder runs what PyTorch runs: any tuned model, batch, length and padding, wherever it lies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Runnable:
 
 
 @pytest.fixture(scope="module")
-def runnable(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Runnable]:
+def runnable(tuned: Callable[[str], Path], helpdesk_rows: Path,
+             tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Runnable]:
     """The export of (engine, kind, numerics), moved to another place before it is loaded."""
     texts = data.load(helpdesk_rows).train.texts
 

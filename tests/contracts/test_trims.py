@@ -21,7 +21,8 @@ def hashes(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("trim", parts.names("trim"))
-def test_it_hands_on_a_model_folder(trim: str, kind: str, tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
+def test_it_hands_on_a_model_folder(trim: str, kind: str, tuned: Callable[[str], Path], helpdesk_rows: Path,
+                                    tmp_path: Path) -> None:
     import torch
 
     part, source = parts.load("trim", trim), tuned(kind)

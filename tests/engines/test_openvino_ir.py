@@ -32,7 +32,8 @@ def test_bf16_stores_half_of_fp32(tuned: Callable[[str], Path], tmp_path: Path) 
 def test_int8_layers_run_in_int8(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
     openvino = openvino_ir._openvino()
     texts = data.load(helpdesk_rows).train.texts
-    openvino_ir.export(tmp_path, tuned("full"), {"precision": "fp32", "calibration_rows": 16}, "int8", texts, 64)
+    openvino_ir.export(tmp_path, tuned("full"), {"precision": "fp32", "calibration_rows": 16}, "int8",
+                       texts, 64)
     compiled = openvino.compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     kinds = Counter()
     for node in compiled.get_runtime_model().get_ops():
@@ -48,7 +49,8 @@ def test_int8_needs_rows(tuned: Callable[[str], Path], tmp_path: Path) -> None:
 
 
 def test_telemetry_is_off() -> None:
-    code = ("from trimtune.engines.openvino_ir import _openvino\n_openvino()\nimport nncf, nncf.telemetry.wrapper as wrapper, sys\n"
+    code = ("from trimtune.engines.openvino_ir import _openvino\n_openvino()\n"
+            "import nncf, nncf.telemetry.wrapper as wrapper, sys\n"
             "from openvino.tools.ovc import telemetry, convert_impl\n"
             "assert 'telemetry_stub' in type(telemetry).__module__, type(telemetry)\n"
             "assert wrapper.NNCFTelemetryStub in type(wrapper.telemetry).__mro__, type(wrapper.telemetry)\n"

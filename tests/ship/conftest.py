@@ -66,14 +66,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             logits_NC = worker.call(parity.engine_logits, runnable.folder, engine.name, study.task, rows.test.texts, 48)
         predictions[candidate.name] = tuple(int(best) for best in logits_NC.argmax(-1))
         right = sum(map(int.__eq__, predictions[candidate.name], rows.test.labels)) / 60
-        lines.append(Row(candidate=candidate, status="measured", packed=runnable.facts["packed"], artifact=runnable.key, trimmed=model.key,
-                         readings={"accuracy": Reading(name="accuracy", value=right, unit="fraction", better="higher", n=60,
-                                                       low=right - 0.1, high=right + 0.1, interval="Wilson 95%")}))
+        accuracy = Reading(name="accuracy", value=right, unit="fraction", better="higher", n=60, low=right - 0.1,
+                           high=right + 0.1, interval="Wilson 95%")
+        lines.append(Row(candidate=candidate, status="measured", packed=runnable.facts["packed"], artifact=runnable.key,
+                         trimmed=model.key, readings={"accuracy": accuracy}))
     search = Search(method=lora, trials_asked=1, trials=(), seeds_asked=1, learning_rate=8e-3, seconds=1.0,
                     seeds=(SeedFit(seed=0, validation_accuracy=0.5, artifact=tuned.key),))
     choice = Choice(picked=lines[0].name, runner_up=lines[1].name, binding_limit=None, rejected=(), sentence="It is the one.")
-    result = Result(study=study, data=rows.facts, machine={"cpu": "a test's", "cores": 2}, rows=tuple(lines), searches=(search,), steps=(),
-                    choice=choice, predictions=predictions, truth=tuple(rows.test.labels), version="0.1.0", created="2026-01-01")
+    result = Result(study=study, data=rows.facts, machine={"cpu": "a test's", "cores": 2}, rows=tuple(lines), steps=(),
+                    searches=(search,), choice=choice, predictions=predictions, truth=tuple(rows.test.labels), version="0.1.0", created="2026-01-01")
     (runs / RUN).mkdir()
     (runs / RUN / "result.json").write_text(result.model_dump_json())
     return runs / RUN

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from tests.ship.conftest import result_of, tree
+
 from trimtune import load
 from trimtune.errors import TrimtuneError
 from trimtune.ship import bundle as bundles
@@ -26,7 +26,8 @@ def test_it_holds_what_its_page_says(bundle: Path, finished: Path) -> None:
     assert set(manifest["files"]) == names - {"manifest.json"}
     assert not [name for name in names if name.endswith((".pkl", ".pt", ".pth", ".bin"))]
     assert manifest["candidate"] == result_of(finished).choice.picked
-    assert [hop["name"] for hop in manifest["parity"]] == ["tuned → merged", "tuned → plain peft", "model → engine", "measured → bundle"]
+    hops = ["tuned → merged", "tuned → plain peft", "model → engine", "measured → bundle"]
+    assert [hop["name"] for hop in manifest["parity"]] == hops
     assert all(hop["passed"] for hop in manifest["parity"])
     assert [hop["rows"] for hop in manifest["parity"]] == [60] * 4
     assert manifest["readings"]["accuracy"]["n"] == 60
@@ -55,7 +56,8 @@ def test_moved_to_another_place_it_answers_as_measured(bundle: Path, finished: P
     shown = subprocess.run([sys.executable, "-c", code, str(moved)], input=json.dumps(texts), capture_output=True, text=True,
                            check=True, cwd=tmp_path).stdout
     answers = json.loads(shown.splitlines()[-1])
-    assert [label for label, _ in answers] == [result.data.labels[index] for index in result.predictions[result.choice.picked or ""]]
+    measured = result.predictions[result.choice.picked or ""]
+    assert [label for label, _ in answers] == [result.data.labels[index] for index in measured]
     here = load(bundle)(texts)
     assert np.allclose([probability for _, probability in answers], [one.probability for one in here], atol=1e-4)
 
@@ -149,8 +151,8 @@ def test_the_adapter_answers_in_plain_peft_and_transformers(bundle: Path, finish
 
     result = result_of(finished)
     base = locate("minilm")
-    plain = PeftModel.from_pretrained(AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(result.data.labels)),
-                                      bundle / "adapter").eval()
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(result.data.labels))
+    plain = PeftModel.from_pretrained(model, bundle / "adapter").eval()
     tokens = AutoTokenizer.from_pretrained(base)(["my invoice is wrong", "can't sign in", ""], padding=True, return_tensors="pt")
     inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
     tuned = load_model(next((finished.parent / ".store").glob(f"*-{result.searches[0].seeds[0].artifact[:16]}")), merge=False)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from tests.ship.conftest import folder_of, result_of
+
 from trimtune.errors import StepFailed
 from trimtune.ship import bundle as bundles
 from trimtune.ship import parity
@@ -50,7 +50,7 @@ def test_a_label_may_only_differ_where_the_best_two_are_a_hair_apart() -> None:
     logits = np.array([[1.0, 1.00001, 0.0], [3.0, 0.0, 0.0]], np.float32)
     assert parity.compare_shipped(logits, logits, [0, 0], logits, 1.0).passed
     assert not parity.compare_shipped(logits, logits, [0, 1], logits, 1.0).passed
-    assert not parity.compare_shipped(logits, logits + [0, 0.01, 0], [0, 0], logits, 1.0).passed
+    assert not parity.compare_shipped(logits, logits + np.array([0, 0.01, 0]), [0, 0], logits, 1.0).passed
 
 
 def _swap_labels(folder: Path) -> None:

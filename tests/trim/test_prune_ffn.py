@@ -15,7 +15,7 @@ from trimtune.tasks import text_classification as task
 from trimtune.trim import prune_ffn
 from trimtune.trim._model_folder import base_of
 
-TEXTS = ["I was charged twice this month", "can't sign in", "the export to our CRM has been failing since the last update, any idea?"]
+TEXTS = ["I was charged twice this month", "can't sign in", "the export to our CRM fails since the last update, any idea?"]
 
 
 def logits(module: Any, folder: Path) -> torch.Tensor:
@@ -75,7 +75,8 @@ def test_the_importance_is_activation_times_gradient(tuned: Callable[[str], Path
     scores = prune_ffn.importances(module, blocks, helpdesk_rows, tuned("full"), 1, 1, 32, 3)
     texts, labels = prune_ffn._drawn(helpdesk_rows, 1, 3)
     assert texts[0] in data.load(helpdesk_rows).train.texts
-    inputs = {name: torch.from_numpy(values) for name, values in task.encode(task.load_tokenizer(tuned("full")), texts, 32).items()}
+    encoded = task.encode(task.load_tokenizer(tuned("full")), texts, 32)
+    inputs = {name: torch.from_numpy(values) for name, values in encoded.items()}
     down = module.get_submodule(blocks[2][1])
     step = 1e-3
     for neuron in (scores[2].argmax().item(), 100):
@@ -124,7 +125,8 @@ def test_it_finds_the_blocks_of_other_encoders() -> None:
     small = {"vocab_size": 99, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_labels": 3}
     models = {2: [RobertaForSequenceClassification(RobertaConfig(num_hidden_layers=2, **small)),
                   ElectraForSequenceClassification(ElectraConfig(num_hidden_layers=2, embedding_size=16, **small)),
-                  DistilBertForSequenceClassification(DistilBertConfig(vocab_size=99, dim=32, n_heads=4, hidden_dim=64, n_layers=2))],
+                  DistilBertForSequenceClassification(DistilBertConfig(vocab_size=99, dim=32, n_heads=4, hidden_dim=64,
+                                                                       n_layers=2))],
               1: [AlbertForSequenceClassification(AlbertConfig(num_hidden_layers=3, embedding_size=16, **small))]}
     for count, found in models.items():
         for model in found:

@@ -28,9 +28,10 @@ def small(tmp_path_factory):
             writer = csv.writer(file)
             writer.writerow(["text", "label"])
             for name in names:
-                writer.writerows([row["text"], row["label"]] for row in [row for row in rows if row["label"] == name][:count])
+                mine = [row for row in rows if row["label"] == name][:count]
+                writer.writerows([row["text"], row["label"]] for row in mine)
     study = Study(name="small", model="minilm", task="text_classification", trim=((),), engine=(),
-                  tune=(Use(name="lora", config={}), Use(name="head", config={})), fit=Fit(epochs=2, max_length=48, precision="fp32"),
+                  tune=(Use(name="lora"), Use(name="head")), fit=Fit(epochs=4, max_length=48, precision="fp32"),
                   data=DataSpec(**{split: str(folder / f"{split}.csv") for split in ("train", "validation", "test")}),
                   budget=Budget(trials=3, seeds=2, minutes=5))
     store = Store(folder / "store")

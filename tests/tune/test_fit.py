@@ -31,7 +31,7 @@ def fits(small):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_fit_learns_says_what_it_did_and_reloads_as_it_was_scored(method, fits, small):
-    study, store, base, rows = small
+    study, _, _, rows = small
     artifact = fits[method]
     facts = artifact.facts
     assert facts["validation_accuracy"] == max(facts["curve"]) > 0.4  # three classes: chance is a third
@@ -59,9 +59,10 @@ def test_a_lora_adapter_loads_in_plain_peft_with_equal_logits_head_included(fits
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    study, _, base, _ = small
+    _, _, base, _ = small
     folder = fits["lora"].folder
-    plain = PeftModel.from_pretrained(AutoModelForSequenceClassification.from_pretrained(base.folder), str(folder / "adapter")).eval()
+    plain = AutoModelForSequenceClassification.from_pretrained(base.folder)
+    plain = PeftModel.from_pretrained(plain, str(folder / "adapter")).eval()
     tokens = text_classification.encode(text_classification.load_tokenizer(folder), ["cannot log in", "my money back, now"], 32)
     inputs = {name: torch.from_numpy(value) for name, value in tokens.items()}
     with torch.no_grad():

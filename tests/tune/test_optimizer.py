@@ -1,3 +1,5 @@
+import itertools
+
 import torch
 
 from trimtune.tune.dropout import keep_mask, quicken
@@ -7,7 +9,7 @@ from trimtune.tune.optimizer import CLIP_NORM, Masters, scale_at
 def test_the_rate_warms_up_then_falls_to_zero():
     scales = [scale_at(step, 100) for step in range(100)]
     assert scales[0] < scales[5] == 1.0
-    assert all(a > b for a, b in zip(scales[6:], scales[7:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(scales[6:]))
     assert 0 < scales[-1] < 0.02
 
 

@@ -43,6 +43,7 @@ def init(data: o.DataOrFolder, out: o.StudyOut = Path("study.yaml"), name: o.Stu
 
     Example: trimtune init data/train.csv
     """
+    from trimtune import screen
     from trimtune.ship.stream import whole
     from trimtune.study import init as drafted
     from trimtune.study import read
@@ -60,10 +61,12 @@ def init(data: o.DataOrFolder, out: o.StudyOut = Path("study.yaml"), name: o.Stu
         out.unlink()
         raise
     rows = ", ".join(f"{count:,} {split}" for split, count in facts.rows.items())
-    typer.echo(f"Wrote {out}: {rows} rows, text '{facts.text}', label '{facts.label}' with {len(facts.labels)} labels.")
+    console = screen.results()
+    console.print(f"Wrote {out}: {rows} rows, text '{facts.text}', label '{facts.label}' with {len(facts.labels)} labels.",
+                  markup=False)
     for note in facts.notes:
-        typer.echo(f"  - {note}")
-    typer.echo(f"Next: trimtune plan {out}   then: trimtune run {out}")
+        console.print(f"  - {note}", markup=False)
+    console.print(f"Next: trimtune plan {out}   then: trimtune run {out}", markup=False)
 
 
 @app.command()
@@ -77,8 +80,8 @@ def plan(study: o.StudyFile, runs: o.Runs = Path("runs"), full: o.Full = False, 
     from trimtune.study import read
 
     asked = read.read(study)
-    with screen.watching(quiet=json) as watch:
-        found = flow.plan(asked, runs, watch)
+    with screen.watching(quiet=json) as watch:  # the notes on the data are part of what is printed below
+        found = flow.plan(asked, runs, lambda event: None if event["kind"] == "note" else watch(event))
     lacking = {name: reason for name in parts.names("engine") if (reason := parts.load("engine", name).available())}
     if json:
         return screen.print_json({**found.model_dump(mode="json"), "candidates": [one.name for one in found.candidates],

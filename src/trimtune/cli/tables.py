@@ -30,18 +30,17 @@ def show_result(result: Result, console: Console, folder: str) -> None:
     names = [name for name in _HEADS if console.width >= _WIDE or name in _NARROW]
     heads = [_HEADS[name] for name in names]
     table = plain_table("", "candidate", *heads, right=tuple(heads))
-    for line in tables.lines(result):
-        if line.row.status != "measured":
-            continue
+    measured = [line for line in tables.lines(result) if line.row.status == "measured"]
+    crossed = not all(line.inside for line in measured)
+    for line in measured:
         mark = {"picked": "→", "runner-up": "2"}.get(line.role, "" if line.inside else "×")
         cells = [_cell(line.row, name) for name in names]
         style = "bold" if line.role == "picked" else "" if line.inside else "dim"
         table.add_row(mark, line.row.name, *cells, style=style)
     if table.row_count:
         console.print(table)
-        says = "→ picked   2 runner-up" + ("   × outside the limits: " + ", ".join(map(str, result.study.require))
-                                          if result.study.require else "")
-        console.print(Text(says, style="dim"))
+        outside = "   × outside the limits: " + ", ".join(map(str, result.study.require))
+        console.print(Text("→ picked   2 runner-up" + (outside if crossed else ""), style="dim"))
     for row in result.rows:
         if row.status != "measured":
             console.print(Text(f"{row.status}: {row.name}: {row.cause}", style="red"))

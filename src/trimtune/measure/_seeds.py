@@ -17,9 +17,9 @@ def score_seeds(ledger: Search, rows: Artifact, max_length: int, task: str, stor
         try:
             if model is None:
                 raise StepFailed("its artifact is gone")
-            made = store.step("score", ledger.method.name, quality.score_model, parents=(model, rows),
-                              arguments={"model": model.folder, "rows": rows.folder, "split": "test", "max_length": max_length, "task": task},
-                              config={"split": "test", "max_length": max_length}, code=parts.source_hash("task", task))
+            config = {"split": "test", "max_length": max_length, "task": task}
+            arguments = {**config, "model": model.folder, "rows": rows.folder}
+            made = store.step("score", ledger.method.name, quality.score_model, arguments, config=config, parents=(model, rows), code=parts.source_hash("task", task))
             scored.append(fit.model_copy(update={"test_accuracy": made.facts["accuracy"]}))
         except StepFailed:
             scored.append(fit)

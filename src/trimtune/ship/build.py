@@ -96,7 +96,8 @@ def _prove_before(source: Source, folder: Path, watch: Watch) -> tuple[list[pari
     allowed_difference, allowed_agreement = parity.tolerance(candidate.engine.name, source.numerics, source.precision)
     note = "" if allowed_difference is not None else f"{source.numerics} changes answers on purpose: recorded, not judged"
     with Worker() as worker:
-        logits_NC = _asked("model → engine", worker, parity.engine_logits, source.runnable.folder, candidate.engine.name, **shared)
+        logits_NC = _asked("model → engine", worker, parity.engine_logits, source.runnable.folder, candidate.engine.name,
+                           **shared)
     hops.append(_passed(parity.compare("model → engine", model, logits_NC, allowed_difference, allowed_agreement, note), watch))
     return hops, logits_NC
 
@@ -125,7 +126,8 @@ def _asked(hop: str, worker: Worker, *call: Any, **arguments: Any) -> Any:
     try:
         return worker.call(*call, **arguments)
     except StepFailed as failure:
-        raise StepFailed(f"The parity gate refused to ship. {hop}: {failure.cause}. Nothing was written.", failure.detail) from None
+        raise StepFailed(f"The parity gate refused to ship. {hop}: {failure.cause}. Nothing was written.",
+                         failure.detail) from None
 
 
 def _passed(hop: parity.Hop, watch: Watch) -> parity.Hop:

@@ -21,8 +21,9 @@ def base_of(study: Study, labels: Sequence[str], store: Store) -> Artifact:
     """The base artifact: a model folder without an adapter. Its key holds the hash of the weights, not where they lay."""
     source = locate(study.model)
     config = {"weights": sha256(source / WEIGHTS), "config": sha256(source / "config.json"), "labels": list(labels)}
-    return store.step("base", study.task, _copy, {"source": source, "task": study.task, "labels": list(labels), "name": study.model},
-                      config=config, code=parts.source_hash("task", study.task), fresh=False)
+    arguments = {"source": source, "task": study.task, "labels": list(labels), "name": study.model}
+    code = parts.source_hash("task", study.task)
+    return store.step("base", study.task, _copy, arguments, config=config, code=code, fresh=False)
 
 
 def _copy(folder: Path, *, source: Path, task: str, labels: Sequence[str], name: str) -> dict[str, Any]:

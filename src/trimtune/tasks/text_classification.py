@@ -44,7 +44,7 @@ def load_base(folder: Path, attention: str = "eager") -> PreTrainedModel:
             folder, attn_implementation=attention, dtype="float32", use_safetensors=True, trust_remote_code=False)
     except ValueError as error:
         raise TrimtuneError(f"model: {folder} can't be used for text classification ({str(error).splitlines()[0]}).",
-                            "Allowed: any architecture with a sequence classification head in transformers (BERT-like, GPT-like).",
+                            "Allowed: an architecture with a sequence classification head in transformers (BERT-like, GPT-like).",
                             "Choose an encoder such as `minilm`.") from None
     return model
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 FILE = "features.safetensors"
 
 
-def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int, max_length: int, precision_: str) -> dict[str, Any]:
+def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int, max_length: int,
+            precision_: str) -> dict[str, Any]:
     """Write `features.safetensors`: per split the head's input for each row, float32 [N, D] (or [N, 1, D]).
 
     Returns the facts: rows and features per row.

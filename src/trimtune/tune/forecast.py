@@ -30,7 +30,8 @@ def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) 
     probe = store.step("forecast", method.name, time_steps, {**shared, "base": base.folder, "rows": rows.folder}, config=shared,
                        parents=(base, rows), code=code)
     on_features = getattr(parts.load("method", method.name), "ON_FEATURES", False)
-    fit_minutes = probe.facts["features_seconds" if on_features else "epoch_seconds"] * (1 if on_features else study.fit.epochs) / 60
+    seconds = probe.facts["features_seconds"] if on_features else probe.facts["epoch_seconds"] * study.fit.epochs
+    fit_minutes = seconds / 60
     fits = 1 if on_features else study.budget.trials
     search = min(fits * fit_minutes, max(study.budget.minutes, fit_minutes))
     seeds = 0 if on_features else (study.budget.seeds - 1) * fit_minutes

@@ -60,7 +60,7 @@ class Masters:
         self.step_count += 1
         with torch.no_grad():
             if self.apart:
-                torch._foreach_copy_(self.working, self.masters)
+                torch._foreach_copy_([*self.working], [*self.masters])
             for working in self.working:
                 working.grad = None
 

@@ -3,7 +3,8 @@
 Optuna proposes (three points spread over the range first, then a Gaussian process over log learning rate); validation
 accuracy decides; test rows are never read here. A trial is stopped after an epoch in which it scores clearly (two
 standard errors) below the median of the earlier trials at that epoch: the rule of Optuna's MedianPruner, taken into the
-step's key so that a resumed search equals an uninterrupted one. The best trial is the best setting's fit with the first seed; the other seeds follow.
+step's key so that a resumed search equals an uninterrupted one. The best trial is the best
+setting's fit with the first seed; the other seeds follow.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from trimtune.records import Artifact, Reading, Search, SeedFit, Study, Trial, U
 from trimtune.store import Store
 from trimtune.tune import features, loop, precision
 
+FitAt = Callable[[float, int, tuple[float, ...]], Artifact]
+"""learning rate, seed, thresholds → tuned artifact"""
+
 _FIRST = (0.5, 5 / 6, 1 / 6)
 """where in the log range the first trials lie"""
 
@@ -31,52 +35,54 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
     the ledger has a cause, when every trial failed.
     """
     fit_at = fitter(method, study, base, rows, store)
-    trials, kept, notes, peak = [], [], [], 0.0
-    study_, space = _optuna(method, study.seed, study.budget.trials)
+    trials, kept, notes = _trials(method, study, rows.facts["rows"]["validation"], fit_at)
+    ledger = Search(method=method, trials_asked=study.budget.trials, trials=tuple(trials), seeds_asked=study.budget.seeds,
+                    seeds=(), learning_rate=None, seconds=sum(trial.seconds for trial in trials), notes=tuple(notes))
+    if not kept:
+        cause = next((trial.cause for trial in trials if trial.cause), "no trial ran to its end")
+        return ledger.model_copy(update={"cause": cause}), None
+    fits = [max(kept, key=_score)]
+    rate = fits[0].facts["learning_rate"]
+    for seed in range(study.seed + 1, study.seed + study.budget.seeds):
+        try:
+            fits.append(fit_at(rate, seed, ()))
+        except StepFailed as failure:
+            notes.append(f"{method.label}: seed {seed} failed ({failure.cause})")
+    found = {"seeds": tuple(map(seed_fit, fits)), "learning_rate": rate, "notes": tuple(notes),
+             "seconds": ledger.seconds + sum(fit.seconds for fit in fits[1:]),
+             "peak_memory_mb": max(fit.peak_memory_mb for fit in [*kept, *fits])}
+    return ledger.model_copy(update=found), max(fits, key=_score)
+
+
+def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> tuple[list[Trial], list[Artifact], list[str]]:
+    """The trials that the budget allows, the artifacts of those that ran to their end, and what the budget did not allow."""
+    optuna_study, space = _optuna(method, study.seed, study.budget.trials)
+    trials: list[Trial] = []
+    kept: list[Artifact] = []
     while len(trials) < study.budget.trials:
-        spent = sum(trial.seconds for trial in trials)
-        longest = max((trial.seconds for trial in trials), default=0.0)
-        if trials and spent + longest > study.budget.minutes * 60:
-            notes.append(f"{method.label}: {len(trials)} of {study.budget.trials} trials; the cap of {study.budget.minutes:g} minutes "
-                         f"leaves no room for another")
-            break
-        asked = study_.ask(space)
+        took = [trial.seconds for trial in trials]
+        if trials and sum(took) + max(took) > study.budget.minutes * 60:
+            note = f"the cap of {study.budget.minutes:g} minutes leaves no room for another"
+            return trials, kept, [f"{method.label}: {len(trials)} of {study.budget.trials} trials; {note}"]
+        asked = optuna_study.ask(space)
         rate = float(f"{asked.params['learning_rate']:.3g}")
         try:
-            artifact = fit_at(rate, study.seed, _thresholds(trials, rows.facts["rows"]["validation"]))
+            artifact = fit_at(rate, study.seed, _thresholds(trials, validation_rows))
         except StepFailed as failure:
-            study_.tell(asked, state=_fail())
+            optuna_study.tell(asked, state=_fail())
             trials.append(Trial(learning_rate=rate, score=None, cause=failure.cause))
             continue
         facts = artifact.facts
-        study_.tell(asked, facts["validation_accuracy"])
+        optuna_study.tell(asked, facts["validation_accuracy"])
         trials.append(Trial(learning_rate=rate, score=facts["validation_accuracy"], curve=tuple(facts["curve"]),
                             pruned=facts["pruned"], seconds=artifact.seconds))
-        peak = max(peak, artifact.peak_memory_mb)
         if not facts["pruned"]:
             kept.append(artifact)
-    ledger: dict[str, Any] = dict(method=method, trials_asked=study.budget.trials, trials=tuple(trials),
-                                  seeds_asked=study.budget.seeds, notes=tuple(notes), peak_memory_mb=peak)
-    if not kept:
-        cause = next((trial.cause for trial in trials if trial.cause), "no trial ran to its end")
-        return Search(**ledger, seeds=(), learning_rate=None, seconds=sum(t.seconds for t in trials), cause=cause), None
-    best = max(kept, key=_score)
-    rate = best.facts["learning_rate"]
-    fits = [best]
-    for extra in range(1, study.budget.seeds):
-        try:
-            fits.append(fit_at(rate, study.seed + extra, ()))
-        except StepFailed as failure:
-            notes.append(f"{method.label}: seed {study.seed + extra} failed ({failure.cause})")
-    seeds = tuple(map(seed_fit, fits))
-    seconds = sum(trial.seconds for trial in trials) + sum(fit.seconds for fit in fits[1:])
-    ledger["notes"] = tuple(notes)
-    return Search(**ledger, seeds=seeds, learning_rate=rate, seconds=seconds), max(fits, key=_score)
+    return trials, kept, []
 
 
-def fitter(method: Use, study: Study, base: Artifact, rows: Artifact,
-           store: Store) -> Callable[[float, int, tuple[float, ...]], Artifact]:
-    """A function (learning rate, seed, thresholds) → tuned artifact, with all else of the study filled in."""
+def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) -> FitAt:
+    """The function that fits one trial, with all but its learning rate, seed and thresholds filled in."""
     part = parts.load("method", method.name)
     chosen = working_precision(study, store)
     shared: dict[str, Any] = dict(task=study.task, batch_size=study.fit.batch_size, max_length=study.fit.max_length,
@@ -92,8 +98,8 @@ def fitter(method: Use, study: Study, base: Artifact, rows: Artifact,
     def fit_at(rate: float, seed: int, thresholds: tuple[float, ...]) -> Artifact:
         config = {**shared, "method": method.name, "config": method.config, "learning_rate": rate, "epochs": study.fit.epochs,
                   "stop_below": list(thresholds)}
-        return store.step("tune", method.name, loop.fit, {**config, **stored, "base": base.folder, "rows": rows.folder, "seed": seed,
-                          "model_name": study.model}, config=config, parents=parents, seed=seed, code=code)
+        arguments = {**config, **stored, "base": base.folder, "rows": rows.folder, "seed": seed, "model_name": study.model}
+        return store.step("tune", method.name, loop.fit, arguments, config=config, parents=parents, seed=seed, code=code)
 
     return fit_at
 
@@ -113,10 +119,12 @@ def _thresholds(trials: list[Trial], rows: int) -> tuple[float, ...]:
 def cost(tuned: Artifact, model: Artifact) -> dict[str, Reading]:
     """What the fit of a candidate's weights took: the tuned artifact's and, where it is another one, the trim's after it."""
     fits = [tuned] if model.key == tuned.key else [tuned, model]
-    note = f"the fit of the tuned weights{'' if len(fits) == 1 else ' and the last trim after it'}; the search is told apart"
-    shared: dict[str, Any] = dict(better="lower", n=1, note=note)
-    return {"fit_seconds": Reading(name="fit_seconds", value=sum(fit.seconds for fit in fits), unit="s", **shared),
-            "fit_peak_memory_mb": Reading(name="fit_peak_memory_mb", value=max(fit.peak_memory_mb for fit in fits), unit="MB", **shared)}
+    after = "" if len(fits) == 1 else " and the last trim after it"
+    note = f"the fit of the tuned weights{after}; the search is told apart"
+    found = {"fit_seconds": (sum(fit.seconds for fit in fits), "s"),
+             "fit_peak_memory_mb": (max(fit.peak_memory_mb for fit in fits), "MB")}
+    return {name: Reading(name=name, value=value, unit=unit, better="lower", n=1, note=note)
+            for name, (value, unit) in found.items()}
 
 
 def working_precision(study: Study, store: Store) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 TASKS = ("text_classification",)
-LEARNING_RATES = (2e-4, 2e-2)
+LEARNING_RATES = (2e-4, 8e-3)
 
 
 class Config(BaseModel):
@@ -47,6 +47,6 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
     except ValueError as error:
         import torch
 
-        linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)})
+        linear = sorted({name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)})
         raise TrimtuneError(f"lora: targets {config.targets} fit no layer of this model ({str(error).splitlines()[0]}).",
                             f"Its linear layers: {', '.join(linear)}.", "Name some of these, or use `all-linear`.") from None
