@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Callable
 from typing import Any, cast
@@ -84,6 +86,7 @@ def _log_of(detail: str) -> str:
 
 
 def _say(text: str, code: int) -> int:
-    first, _, rest = text.partition("\n")
-    print(f"trimtune: {first}" + (f"\n{rest}" if rest else ""), file=sys.stderr)
+    for line in f"trimtune: {text}".splitlines():
+        wide = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
+        print(textwrap.fill(line, wide, break_long_words=False, break_on_hyphens=False) if wide else line, file=sys.stderr)
     return code

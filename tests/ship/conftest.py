@@ -74,7 +74,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     seeds=(SeedFit(seed=0, validation_accuracy=0.5, artifact=tuned.key),))
     choice = Choice(picked=lines[0].name, runner_up=lines[1].name, binding_limit=None, rejected=(), sentence="It is the one.")
     result = Result(study=study, data=rows.facts, machine={"cpu": "a test's", "cores": 2}, rows=tuple(lines), steps=(),
-                    searches=(search,), choice=choice, predictions=predictions, truth=tuple(rows.test.labels), version="0.1.0", created="2026-01-01")
+                    searches=(search,), choice=choice, predictions=predictions, truth=tuple(rows.test.labels),
+                    version="0.1.0", created="2026-01-01")
     (runs / RUN).mkdir()
     (runs / RUN / "result.json").write_text(result.model_dump_json())
     return runs / RUN

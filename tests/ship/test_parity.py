@@ -100,3 +100,15 @@ def test_answers_other_than_the_measured_ones_are_refused(own_run: Path) -> None
     content["predictions"][name] = [(index + 1) % 12 for index in content["predictions"][name]]
     (own_run / "result.json").write_text(json.dumps(content))
     _refused(own_run, "measured → bundle")
+
+
+def test_rows_in_the_balance_are_not_held_against_an_engine() -> None:
+    before = np.array([[4.0, 0.0], [0.0, 4.0], [2.0, 2.001], [2.001, 2.0], [2.0, 2.002]] * 10, np.float32)
+    after = before.copy()
+    after[2::5, 0] += 0.01
+    after[3::5, 1] += 0.01
+    hop = parity.compare("hop", before, after, None, 0.9)
+    assert hop.passed
+    assert (hop.agreement, hop.clear_rows, hop.clear_agreement) == (pytest.approx(0.6), 20, 1.0)
+    after[0:20:5] = after[0:20:5, ::-1]
+    assert not parity.compare("hop", before, after, None, 0.9).passed

@@ -202,8 +202,8 @@ def tune(train: o.Data, out: o.FitOut, method: o.Method = "lora", set_: o.Settin
 
     with screen.watching(quiet or json) as watch:
         found = api.tune(train, out=out, model=model, method=method, config=_settings(set_ or []), learning_rate=lr,
-                         epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision, seed=seed, validation=validation,
-                         test=test, text=text, label=label, task=task, watch=watch)
+                         epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision, seed=seed,
+                         validation=validation, test=test, text=text, label=label, task=task, watch=watch)
     if json:
         return screen.print_json(found)
     for key, value in found.items():

@@ -2,11 +2,11 @@
 
     tuned → merged        max |Δlogit| ≤ 1e-3                      the adapter folded into the weights changes nothing
     tuned → plain peft    max |Δlogit| ≤ 1e-3                      the adapter folder on the base model, without trimtune
-    model → engine        max |Δlogit| ≤ the engine's tolerance, and the same label on ≥ 99% of rows
+    model → engine        max |Δlogit| ≤ the engine's tolerance, and the same label on ≥ 99% of the clear rows
     measured → bundle     max |Δprobability| ≤ 1e-4, and the labels that were measured, from the bundle's final files
 
 Where an engine's numerics change answers on purpose (int8), the difference is recorded and not judged; the same label on
-< 90% of rows is then called broken. Everything heavy runs in a fresh process; a hop that fails stops the shipping.
+< 90% of the clear rows is then called broken. Everything heavy runs in a fresh process; a hop that fails stops the shipping.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ MERGE_TOLERANCE = 1e-3
 SHIPPED_TOLERANCE = 1e-4
 AGREEMENT = 0.99
 CHANGED_AGREEMENT = 0.9
+BALANCE = 0.1
+"""of the logits' usual range: rows whose best two are nearer are in the balance"""
 MAX_ROWS = 1000
 """validation rows that the gate looks at: 1,000 evenly spaced ones settle it, and hundreds of thousands would take hours"""
 
@@ -46,38 +48,52 @@ class Hop(Record):
     agreement: float
     """share of rows with the same label"""
     allowed_agreement: float
+    clear_rows: int = 0
+    """rows whose label isn't in the balance"""
+    clear_agreement: float = 0.0
+    """share of these with the same label: what is judged"""
     passed: bool
     note: str = ""
 
     def __str__(self) -> str:
         limit = "not judged" if self.allowed_difference is None else f"allowed {self.allowed_difference:.1g}"
         return (f"{self.name}: max |Δ{self.unit}| {self.max_difference:.2g} ({limit}), same label on {self.agreement:.2%} "
-                f"of {self.rows} rows (at least {self.allowed_agreement:.0%})")
+                f"of {self.rows} rows, on {self.clear_agreement:.2%} of the {self.clear_rows} clear ones (at least "
+                f"{self.allowed_agreement:.0%})")
 
 
 class ParityFailed(StepFailed):
     """Shipping was refused: the answers changed on the way. Nothing was written."""
 
     def __init__(self, hop: Hop) -> None:
-        super().__init__(f"The parity gate refused to ship. {hop}. Nothing was written.")
+        super().__init__(f"The parity gate refused to ship. {hop}. Nothing was written.\n"
+                         "What ships must answer as what was measured.\nShip another candidate with --candidate NAME.")
         self.hop = hop
 
 
 def compare(name: str, before_NC: np.ndarray, after_NC: np.ndarray, allowed_difference: float | None,
             allowed_agreement: float, note: str = "") -> Hop:
-    """Two sets of logits [N, C] of the same rows. One row may always differ in its label, since few rows make coarse shares."""
+    """Two sets of logits [N, C] of the same rows.
+
+    Labels are judged on the clear rows, where the first set's best two lie more than a tenth of the logits' usual range
+    apart: a row in the balance may fall to either side by rounding. One clear row may always differ, since few rows make
+    coarse shares.
+    """
     import numpy as np
 
     if before_NC.shape != after_NC.shape:
         return Hop(name=name, rows=len(before_NC), max_difference=math.inf, allowed_difference=allowed_difference, agreement=0.0,
                    allowed_agreement=allowed_agreement, passed=False, note=f"shapes {before_NC.shape} and {after_NC.shape}")
     difference = float(np.abs(before_NC.astype(np.float64) - after_NC).max())
-    flips = int((before_NC.argmax(-1) != after_NC.argmax(-1)).sum())
+    differs_N = before_NC.argmax(-1) != after_NC.argmax(-1)
+    sorted_NC = np.sort(before_NC, axis=-1)
+    clear_N = sorted_NC[:, -1] - sorted_NC[:, -2] > BALANCE * (sorted_NC[:, -1] - sorted_NC[:, 0]).mean()
+    clear, flips = int(clear_N.sum()), int((differs_N & clear_N).sum())
     close = math.isfinite(difference) and (allowed_difference is None or difference <= allowed_difference)
-    agreement = (len(before_NC) - flips) / len(before_NC)
     return Hop(name=name, rows=len(before_NC), max_difference=difference, allowed_difference=allowed_difference,
-               agreement=agreement, allowed_agreement=allowed_agreement, note=note,
-               passed=close and (flips <= 1 or agreement >= allowed_agreement))
+               agreement=1 - float(differs_N.mean()), allowed_agreement=allowed_agreement, clear_rows=clear,
+               clear_agreement=1 - flips / max(clear, 1), note=note,
+               passed=close and (flips <= 1 or 1 - flips / clear >= allowed_agreement - 1e-9))
 
 
 def compare_shipped(measured_NC: np.ndarray, shipped_NC: np.ndarray, labels_M: Sequence[int], shipped_MC: np.ndarray,
@@ -92,12 +108,12 @@ def compare_shipped(measured_NC: np.ndarray, shipped_NC: np.ndarray, labels_M: S
     best_MC = np.sort(softmax(shipped_MC), axis=-1)
     differs_M = shipped_MC.argmax(-1) != np.asarray(labels_M)
     clear_M = differs_M & (best_MC[:, -1] - best_MC[:, -2] > SHIPPED_TOLERANCE)
-    agreement = 1 - float(clear_M.mean())
     ties = int(differs_M.sum() - clear_M.sum())
+    agreement = 1 - float(clear_M.sum()) / max(len(labels_M) - ties, 1)
     return Hop(name="measured → bundle", rows=len(labels_M), unit="probability", max_difference=difference,
-               allowed_difference=SHIPPED_TOLERANCE, agreement=agreement, allowed_agreement=allowed_agreement,
-               passed=difference <= SHIPPED_TOLERANCE and agreement >= allowed_agreement,
-               note=f"{ties} exact ties left out" if ties else "")
+               allowed_difference=SHIPPED_TOLERANCE, agreement=1 - float(differs_M.mean()), allowed_agreement=allowed_agreement,
+               clear_rows=len(labels_M) - ties, clear_agreement=agreement,
+               passed=difference <= SHIPPED_TOLERANCE and agreement >= allowed_agreement)
 
 
 def demand(hop: Hop) -> Hop:
