@@ -112,3 +112,11 @@ def test_rows_in_the_balance_are_not_held_against_an_engine() -> None:
     assert (hop.agreement, hop.clear_rows, hop.clear_agreement) == (pytest.approx(0.6), 20, 1.0)
     after[0:20:5] = after[0:20:5, ::-1]
     assert not parity.compare("hop", before, after, None, 0.9).passed
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+def test_unrelated_answers_are_broken_however_flat_they_are(scale: float) -> None:
+    before = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float32) * scale
+    assert not parity.compare("hop", before, np.roll(before, 1, axis=-1), None, 0.9).passed
+    assert not parity.compare("hop", before, before * 0, None, 0.9).passed
+    assert parity.compare("hop", before, before + 0.02 * np.roll(before, 1) + 7, None, 0.9).passed

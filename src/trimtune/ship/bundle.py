@@ -12,8 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,9 +81,10 @@ def load(folder: str | Path, n_threads: int | None = None) -> Predictor:
     if reason:
         raise TrimtuneError(f"The bundle {folder} needs the engine '{name}', which isn't available here: {reason}.",
                             "A bundle runs on the engine that it was measured on.", "Install it, or ship another candidate.")
-    tokenizer = task.load_tokenizer(folder / MODEL)
-    return Predictor(engine.load(folder / MODEL, n_threads or threads()),
-                     partial(task.encode, tokenizer, max_length=manifest["max_length"]), manifest)
+    with _hushed():
+        tokenizer = task.load_tokenizer(folder / MODEL)
+        run = engine.load(folder / MODEL, n_threads or threads())
+    return Predictor(run, partial(task.encode, tokenizer, max_length=manifest["max_length"]), manifest)
 
 
 def check(folder: Path) -> dict[str, Any]:
@@ -136,6 +141,19 @@ def listing(folder: Path, hidden: bool) -> list[str]:
     """Relative paths of the files below `folder`, with forward slashes."""
     names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
     return [name.as_posix() for name in names if hidden or not any(part.startswith(".") for part in name.parts)]
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep the libraries' remarks about kernels that they could not find off the user's screen; errors stay."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _may_write(out: Path) -> bool:

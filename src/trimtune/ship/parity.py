@@ -6,7 +6,8 @@
     measured → bundle     max |Δprobability| ≤ 1e-4, and the labels that were measured, from the bundle's final files
 
 Where an engine's numerics change answers on purpose (int8), the difference is recorded and not judged; the same label on
-< 90% of the clear rows is then called broken. Everything heavy runs in a fresh process; a hop that fails stops the shipping.
+< 90% of the clear rows, or a difference like that of unrelated answers, is then called broken. Everything heavy runs in a
+fresh process; a hop that fails stops the shipping.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ AGREEMENT = 0.99
 CHANGED_AGREEMENT = 0.9
 BALANCE = 0.1
 """of the logits' usual range: rows whose best two are nearer are in the balance"""
+BROKEN = 0.5
+"""of the logits' own spread: an unjudged difference as large as that is no rounding (unrelated answers have 1.4)"""
 MAX_ROWS = 1000
 """validation rows that the gate looks at: 1,000 evenly spaced ones settle it, and hundreds of thousands would take hours"""
 
@@ -89,11 +92,21 @@ def compare(name: str, before_NC: np.ndarray, after_NC: np.ndarray, allowed_diff
     sorted_NC = np.sort(before_NC, axis=-1)
     clear_N = sorted_NC[:, -1] - sorted_NC[:, -2] > BALANCE * (sorted_NC[:, -1] - sorted_NC[:, 0]).mean()
     clear, flips = int(clear_N.sum()), int((differs_N & clear_N).sum())
-    close = math.isfinite(difference) and (allowed_difference is None or difference <= allowed_difference)
+    with np.errstate(invalid="ignore"):  # infinities fail below
+        rounding = _spread(after_NC - before_NC) <= BROKEN * _spread(before_NC)
+    near = rounding if allowed_difference is None else difference <= allowed_difference
+    close = math.isfinite(difference) and near
     return Hop(name=name, rows=len(before_NC), max_difference=difference, allowed_difference=allowed_difference,
                agreement=1 - float(differs_N.mean()), allowed_agreement=allowed_agreement, clear_rows=clear,
                clear_agreement=1 - flips / max(clear, 1), note=note,
                passed=close and (flips <= 1 or 1 - flips / clear >= allowed_agreement - 1e-9))
+
+
+def _spread(logits_NC: np.ndarray) -> float:
+    """Root mean square about each row's mean: a shift of a whole row changes no answer."""
+    import numpy as np
+
+    return float(np.sqrt(((logits_NC - logits_NC.mean(axis=-1, keepdims=True)) ** 2).mean()))
 
 
 def compare_shipped(measured_NC: np.ndarray, shipped_NC: np.ndarray, labels_M: Sequence[int], shipped_MC: np.ndarray,
