@@ -1,7 +1,7 @@
 """openvino_ir: the model as OpenVINO IR with dynamic batch and length, run by OpenVINO's CPU plugin.
 
 Use it on x86 (and recent ARM) CPUs, where it is mostly the fastest of the three; not when the model must run beside a GPU
-of another maker, or where installing OpenVINO (200 MB) costs more than the milliseconds are worth.
+of another maker, or where installing OpenVINO (180 MB) costs more than the milliseconds are worth.
 
     logits_BC = graph(input_ids [B, T] int64, attention_mask [B, T] int64), float32; B ≥ 1, 1 ≤ T ≤ the model's positions
 
