@@ -7,6 +7,7 @@ import pytest
 
 from trimtune import flow
 from trimtune.records import Fit
+from trimtune.ship.source import read_result
 from trimtune.study import read
 
 COLUMNS = ["candidate", "method", "trims", "engine", "status", "cause", "accuracy", "accuracy_low", "accuracy_high",
@@ -53,7 +54,7 @@ def test_a_run_leaves_a_measured_table_a_choice_and_a_report(result, runs):
 
 @pytest.mark.slow
 def test_the_same_answers_come_back_from_disk_and_other_limits_need_no_run(result, runs):
-    again = flow.result(runs / "small")
+    again = read_result(runs / "small")
     assert again.choice == result.choice
     from trimtune.records import Limit
 
@@ -83,3 +84,40 @@ def test_a_candidate_that_fails_is_a_row_with_its_cause_and_stops_nothing(runs):
     assert "query" in failed.cause
     assert found.choice.picked == "head@torch_eager"
     assert any(one.candidate == failed.name and "q_proj" in one.reason for one in found.choice.rejected)
+
+
+MIRROR = '''"""Mirror: hands the model on as it is.
+
+Use it in a test only.
+
+Source: none; it is a test's.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+from trimtune.store import link_tree
+
+TASKS = ("text_classification",)
+NEEDS_DATA = False
+NUMERICS = None
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def run(folder, source, config, rows_folder, seed, **study):
+    link_tree(source, folder)
+    return {}
+'''
+
+
+@pytest.mark.slow
+def test_a_dropped_in_trim_runs_like_any_other(result, runs, tmp_path, monkeypatch):
+    (tmp_path / "trim").mkdir()
+    (tmp_path / "trim" / "mirror.py").write_text(MIRROR)
+    monkeypatch.setenv("TRIMTUNE_PARTS", str(tmp_path))
+    found = flow.run(read.resolve({**STUDY, "name": "mirror", "trim": ["mirror"], "engine": ["torch_eager"]}, "study", runs), runs)
+    mirrored, plain = found.row("head+mirror@torch_eager"), found.row("head@torch_eager")
+    assert mirrored.status == "measured", mirrored.cause
+    assert found.predictions[mirrored.name] == found.predictions[plain.name]

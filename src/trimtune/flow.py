@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trimtune.choose.choose import choose
 from trimtune.engines._export import exported
-from trimtune.errors import StepFailed, TrimtuneError
+from trimtune.errors import StepFailed
 from trimtune.measure import _machine as machine
 from trimtune.measure._protocol import measure_all
 from trimtune.measure._seeds import score_seeds
@@ -88,20 +88,6 @@ def rechoose(result: Result, require: Sequence[Limit] | None = None, prefer: Pre
                                             "prefer": prefer or result.study.prefer})
     choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer)
     return result.model_copy(update={"study": study, "choice": choice})
-
-
-def result(folder: Path) -> Result:
-    """The result of a finished run, from its folder."""
-    path = folder / "result.json"
-    if not path.is_file():
-        raise TrimtuneError(f"{folder} holds no result.json.", "A run folder is runs/<study name>, made by a run that finished.",
-                            "Run the study first: trimtune run study.yaml")
-    try:
-        return Result.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        raise TrimtuneError(f"{path} can't be read as a result ({str(error).splitlines()[0]}).",
-                            "It must be as this version of trimtune wrote it.",
-                            "Run the study again; finished steps are reused.") from None
 
 
 def _build(candidate: Candidate, study: Study, tuned: dict[str, tuple[Search, Artifact | None]], rows: Artifact,

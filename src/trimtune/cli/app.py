@@ -129,10 +129,11 @@ def choose(run: o.RunFolder, require: o.Require = None, prefer: o.Preferred = No
     """
     from trimtune import flow, screen
     from trimtune.cli import tables
+    from trimtune.ship.source import read_result
     from trimtune.study import limits
 
     asked = None if require is None else [limits.parse(text) for text in require]
-    result = flow.rechoose(flow.result(run), asked, prefer)
+    result = flow.rechoose(read_result(run), asked, prefer)
     if save:
         from trimtune.report import files
 
@@ -148,10 +149,10 @@ def report(run: o.RunFolder, open_: o.Open = None) -> None:
 
     Example: trimtune report runs/helpdesk --open
     """
-    from trimtune import flow
     from trimtune.report import files
+    from trimtune.ship.source import read_result
 
-    path = files.write(flow.result(run), run)
+    path = files.write(read_result(run), run)
     typer.echo(f"Report: {path}")
     _open(path, open_)
 

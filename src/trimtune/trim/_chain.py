@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from trimtune import parts
 from trimtune.records import Artifact, Study, Use
@@ -22,9 +24,15 @@ def trimmed(trims: Sequence[Use], tuned: Artifact, rows: Artifact, study: Study,
         shared = {"config": trim.config, "task": study.task, "max_length": study.fit.max_length,
                   "batch_size": study.fit.batch_size}
         code = parts.source_hash("trim", trim.name) + parts.source_hash("task", study.task) + parts.room_hash("tune")
-        arguments = {**shared, "source": artifact.folder, "rows_folder": rows.folder, "seed": study.seed}
-        artifact = store.step("trim", trim.name, part.run, arguments, config=shared, parents=parents, seed=study.seed, code=code)
+        arguments = {**shared, "trim": trim.name, "source": artifact.folder, "rows_folder": rows.folder, "seed": study.seed}
+        artifact = store.step("trim", trim.name, _run, arguments, config=shared, parents=parents, seed=study.seed, code=code)
     return artifact
+
+
+def _run(folder: Path, *, trim: str, **arguments: Any) -> dict[str, Any]:
+    """By name, so that a part from a folder of the user's is found in the step's process too."""
+    facts: dict[str, Any] = parts.load("trim", trim).run(folder, **arguments)
+    return facts
 
 
 def numerics(trims: Sequence[Use]) -> str:
