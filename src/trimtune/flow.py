@@ -46,7 +46,8 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         candidates = expand(study)
 
         store.stage("tune")
-        tuned = {method.label: search.tune(method, study, base, rows, store) for method in study.tune}
+        methods = {candidate.method.label: candidate.method for candidate in candidates}
+        tuned = {label: search.tune(method, study, base, rows, store) for label, method in methods.items()}
         store.stage("trim and export")
         built = {candidate.name: _build(candidate, study, tuned, rows, store) for candidate in candidates}
         store.stage("measure")

@@ -85,6 +85,8 @@ class Study(Record):
     tune: tuple[Use, ...]
     trim: tuple[tuple[Use, ...], ...]
     engine: tuple[Use, ...]
+    skip: tuple[str, ...] = ()
+    """patterns of candidate names, such as `head+*@torch_eager`, that are not built"""
     fit: Fit = Fit()
     budget: Budget = Budget()
     require: tuple[Limit, ...] = ()

@@ -104,6 +104,9 @@ CASES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "limit in percent": (HEAD + 'require: {accuracy: ">= 90"}\n', ("study.yaml:3: require.accuracy", "fraction", "0.9")),
     "limit infinite": (HEAD + 'require: {size_mb: "<= 1e999"}\n', ("study.yaml:3: require.size_mb", "1e999")),
     "limit twice": (HEAD + 'require: {size_mb: ["<= 30", "<= 30"]}\n', ("study.yaml:3: require.size_mb", "twice")),
+    "skip a word": (HEAD + "skip: head\n", ("study.yaml:3: skip", "list of patterns")),
+    "skip nobody": (HEAD + "skip: [heads*]\n", ("study.yaml:3: skip[0]", "heads*")),
+    "skip all": (HEAD + 'skip: ["*"]\n', ("study.yaml:3: skip", "all")),
     "require a list": (HEAD + 'require: ["size_mb <= 30"]\n', ("study.yaml:3: require", "a mapping")),
 }
 

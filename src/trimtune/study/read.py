@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -15,6 +16,7 @@ from trimtune.records import Budget, Fit, Prefer, Study, Use
 from trimtune.study import document, limits, sources
 from trimtune.study.check import check, kind_of, quoted
 from trimtune.study.document import Place
+from trimtune.study.expand import every, expand
 from trimtune.study.schema import schema as schema
 from trimtune.study.uses import chains, defaults, tasks_of, uses
 
@@ -58,7 +60,7 @@ def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
         if key not in Study.model_fields:
             raise unknown("key", key, Study.model_fields, str(place / key), "Correct or remove it.")
     task = _task(given.get("task", TASK), place / "task")
-    return Study(
+    return _skipping(given.get("skip"), place / "skip", Study(
         name=_name(given.get("name"), place / "name"),
         model=_model(given.get("model", MODEL), folder, place / "model"),
         task=task,
@@ -70,7 +72,24 @@ def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
         budget=check(Budget, given.get("budget"), place / "budget", "budget: {trials: 6, seeds: 3, minutes: 20}"),
         require=limits.read(given.get("require"), place / "require"),
         prefer=_prefer(given.get("prefer", "quality"), place / "prefer"),
-        seed=_seed(given.get("seed", 0), place / "seed"))
+        seed=_seed(given.get("seed", 0), place / "seed")))
+
+
+def _skipping(given: Any, place: Place, study: Study) -> Study:
+    """The study without the candidates that the patterns name; each must name some, and some must be left."""
+    names = [candidate.name for candidate in every(study)]
+    if given is not None and (not isinstance(given, list) or not all(isinstance(one, str) for one in given)):
+        raise TrimtuneError(f"{place}: {quoted(given)} is no list of patterns.",
+                            f"Allowed: patterns of candidate names; * stands for anything. The first candidate is {names[0]}.",
+                            'Write it as skip: ["head+*", "*@torch_eager"].')
+    for at, pattern in enumerate(given or []):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise unknown("candidate", pattern, names, str(place / at), "* stands for anything; remove a pattern that skips nothing.")
+    study = study.model_copy(update={"skip": tuple(given or ())})
+    if not expand(study):
+        raise TrimtuneError(f"{place}: these patterns skip all {len(names)} candidates.", "At least one must be left.",
+                            "Remove a pattern.")
+    return study
 
 
 def _text(given: Any, place: Place, allowed: str, example: str) -> str:

@@ -28,6 +28,8 @@ def schema() -> dict[str, Any]:
         "tune": {"type": "array", "minItems": 1, "items": _use("method", defs)},
         "trim": {"type": "array", "items": {"anyOf": [{"const": "none"}, trim, {"type": "array", "minItems": 1, "items": trim}]}},
         "engine": {"type": "array", "minItems": 1, "items": _use("engine", defs)},
+        "skip": {"anyOf": [{"type": "null"}, {"type": "array", "items": {"type": "string"}}],
+                 "description": "patterns of candidate names that are not built, such as head+*@torch_eager"},
         "fit": {"anyOf": [_model("fit", Fit, defs), {"type": "null"}]},
         "budget": {"anyOf": [_model("budget", Budget, defs), {"type": "null"}]},
         "require": {"anyOf": [{"type": "null"}, {

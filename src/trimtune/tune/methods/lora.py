@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 TASKS = ("text_classification",)
-LEARNING_RATES = (2e-4, 8e-3)
+LEARNING_RATES = (5e-4, 1e-2)
 
 
 class Config(BaseModel):
