@@ -117,7 +117,8 @@ def test_a_dropped_in_trim_runs_like_any_other(result, runs, tmp_path, monkeypat
     (tmp_path / "trim").mkdir()
     (tmp_path / "trim" / "mirror.py").write_text(MIRROR)
     monkeypatch.setenv("TRIMTUNE_PARTS", str(tmp_path))
-    found = flow.run(read.resolve({**STUDY, "name": "mirror", "trim": ["mirror"], "engine": ["torch_eager"]}, "study", runs), runs)
+    mirror = {**STUDY, "name": "mirror", "trim": ["mirror"], "engine": ["torch_eager"]}
+    found = flow.run(read.resolve(mirror, "study", runs), runs)
     mirrored, plain = found.row("head+mirror@torch_eager"), found.row("head@torch_eager")
     assert mirrored.status == "measured", mirrored.cause
     assert found.predictions[mirrored.name] == found.predictions[plain.name]

@@ -50,5 +50,5 @@ def test_fast_dropout_keeps_the_expectation_and_the_rate():
     assert abs(float((y == 0).float().mean()) - 26 / 256) < 0.003
     assert abs(float(y.mean()) - 1) < 0.004
     assert torch.equal(layer.eval()(x), x)
-    mask, _ = keep_mask(torch.Size([64, 64]), 0.5)
-    assert 0.4 < float(mask.float().mean(0).min())
+    mask, _ = keep_mask(torch.Size([8000, 8]), 0.5)  # each column is one byte of the 64-bit draws
+    assert torch.allclose(mask.float().mean(0), torch.full((8,), 0.5), atol=0.03)

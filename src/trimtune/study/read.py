@@ -84,7 +84,7 @@ def _skipping(given: Any, place: Place, study: Study) -> Study:
                             'Write it as skip: ["head+*", "*@torch_eager"].')
     for at, pattern in enumerate(given or []):
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise unknown("candidate", pattern, names, str(place / at), "* stands for anything; remove a pattern that skips nothing.")
+            raise unknown("candidate", pattern, names, str(place / at), "* stands for anything; remove what skips nothing.")
     study = study.model_copy(update={"skip": tuple(given or ())})
     if not expand(study):
         raise TrimtuneError(f"{place}: these patterns skip all {len(names)} candidates.", "At least one must be left.",
