@@ -30,7 +30,7 @@ FLOORS = {"sst2": {"full": 0.880, "lora": 0.875, "prefix": 0.850, "prompt": 0.80
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=sorted(SETS))
-    parser.add_argument("--methods", default="head,lora,full,prefix,prompt")
+    parser.add_argument("--methods", default=",".join(parts.names("method")))
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)

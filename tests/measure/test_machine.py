@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 
 from trimtune.measure import _machine
 
@@ -21,7 +22,7 @@ def test_the_peak_counts_from_the_reset_on() -> None:
     high = _machine.peak_mb()
     del block
     if not _machine.reset_peak():
-        return
+        pytest.skip("this system can't reset its peak counter")
     calm = _machine.peak_mb()
     assert calm < high - 100
     block = np.ones(10_000_000)

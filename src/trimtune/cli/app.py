@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Begin with: trimtune init my_rows.csv, then trimtune run study.yaml. Exit status: 0 done, 1 failed, 2 bad input.")
 
+
 def main(words: list[str] | None = None) -> int:
     """Run one command line and return its exit status."""
     words = sys.argv[1:] if words is None else words

@@ -13,6 +13,7 @@ Argument, Option = typer.Argument, typer.Option
 Prefer = Literal["quality", "latency", "size", "cost"]
 Format = Literal["csv", "jsonl", "table"]
 
+
 def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version

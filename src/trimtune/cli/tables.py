@@ -82,8 +82,9 @@ def show_plan(plan: Plan, unavailable: dict[str, str], console: Console) -> None
     whole = sum(forecast.get("minutes", 0.0) for forecast in plan.forecast.values())
     console.print(Text(f"tuning takes {words.duration(60 * whole)} at most; trimming, exporting and measuring come on top\n"))
     chains = ["+".join(trim.label for trim in chain) or "none" for chain in study.trim]
+    skipped = len(study.tune) * len(study.trim) * len(study.engine) - len(plan.candidates)
     console.print(Text(f"{len(plan.candidates)} candidates: {len(study.tune)} methods × {len(study.trim)} trims × "
-                       f"{len(study.engine)} engines"))
+                       f"{len(study.engine)} engines" + (f", less {skipped} that are skipped" if skipped else "")))
     methods, engines = ([use.label for use in uses] for uses in (study.tune, study.engine))
     for head, entries in (("tune", methods), ("trim", chains), ("engine", engines)):
         console.print(Text(f"  {head:7}{', '.join(entries)}"))
@@ -113,5 +114,3 @@ def show_doctor(found: dict[str, Any], console: Console) -> None:
         console.print(Text(f"problem: {problem}", style="red"))
     if not found["problems"]:
         console.print("No problem found.")
-
-

@@ -29,8 +29,8 @@ MEANINGS = {
     "throughput_rows_per_s": "Rows answered per second when they come in batches.",
     "peak_memory_mb": "The most memory that loading the model and answering added to the process.",
     "size_mb": "Bytes on disk of what would be shipped.",
-    "fit_seconds": "Time to search, tune and trim this candidate.",
-    "fit_peak_memory_mb": "The most memory that any step of the tuning held.",
+    "fit_seconds": "Time of the fit of the tuned weights and of the trim after it; the search is not counted in.",
+    "fit_peak_memory_mb": "The most memory that one of these fits held.",
 }
 _SIGNS = {"<=": "≤", ">=": "≥", "<": "<", ">": ">"}
 _SUFFIXES = {"_ms": "ms", "_mb": "MB", "_rows_per_s": "rows/s", "_seconds": "s", "accuracy": "share", "_f1": "share"}

@@ -4,6 +4,7 @@
     tuned → plain peft    max |Δlogit| ≤ 1e-3                      the adapter folder on the base model, without trimtune
     model → engine        max |Δlogit| ≤ the engine's tolerance, and the same label on ≥ 99% of the clear rows
     measured → bundle     max |Δprobability| ≤ 1e-4, and the labels that were measured, from the bundle's final files
+                          (all of them in float32, ≥ 99% where the engine's numerics round: bf16, int8)
 
 Where an engine's numerics change answers on purpose (int8), the difference is recorded and not judged; the same label on
 < 90% of the clear rows, or a difference like that of unrelated answers, is then called broken. Everything heavy runs in a
