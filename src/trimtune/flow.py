@@ -21,15 +21,16 @@ from trimtune.measure._seeds import score_seeds
 from trimtune.process import Watch, warm_up
 from trimtune.records import Artifact, Candidate, Limit, Plan, Prefer, Reading, Result, Row, Search, Study
 from trimtune.report.files import write
-from trimtune.store import Store, link_tree
+from trimtune.store import Store, show
 from trimtune.study.expand import expand
 from trimtune.study.stored import prepared
 from trimtune.tasks._base import base_of
 from trimtune.trim._chain import trimmed
 from trimtune.tune import forecast, search
+from trimtune.tune.cost import cost
 
-Built = tuple[Artifact, Artifact]
-"""a candidate's model folder, and the runnable folder that its engine made of it"""
+Built = tuple[list[Artifact], Artifact]
+"""a candidate's tuned artifact and what each trim made of it, and the runnable folder that its engine made of the last"""
 
 
 def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
@@ -58,7 +59,7 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         searches = tuple(score_seeds(ledger, rows, study.fit.max_length, study.task, store) for ledger, _ in tuned.values())
 
         store.stage("choose and report")
-        lines = [_row(candidate, built[candidate.name], readings, failures, tuned) for candidate in candidates]
+        lines = [_row(candidate, built[candidate.name], readings, failures, store) for candidate in candidates]
         truth = tuple(rows.facts["test_labels"])
         result = Result(study=study, data=facts, machine=machine.describe(), rows=tuple(lines), searches=searches,
                         choice=choose(lines, predictions, truth, study.require, study.prefer), steps=tuple(store.steps),
@@ -69,7 +70,7 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         write(result, folder)
         for label, (_, artifact) in tuned.items():
             if artifact:
-                link_tree(artifact.folder, folder / "tuned" / label)
+                show(artifact, folder / "tuned" / label.replace("/", "_"))
         return result
 
 
@@ -98,17 +99,17 @@ def _build(candidate: Candidate, study: Study, tuned: dict[str, tuple[Search, Ar
     try:
         if artifact is None:
             raise StepFailed(f"tuning failed: {ledger.cause}")
-        model = trimmed(candidate.trims, artifact, rows, study, store)
-        return model, exported(candidate, model, rows, study, store)
+        links = trimmed(candidate.trims, artifact, rows, study, store)
+        return links, exported(candidate, links[-1], rows, study, store)
     except StepFailed as failure:
         return failure
 
 
 def _row(candidate: Candidate, built: Built | StepFailed, readings: dict[str, dict[str, Reading]], failures: dict[str, str],
-         tuned: dict[str, tuple[Search, Artifact | None]]) -> Row:
+         store: Store) -> Row:
     if isinstance(built, StepFailed) or candidate.name in failures:
         cause = built.cause if isinstance(built, StepFailed) else failures[candidate.name]
         return Row(candidate=candidate, status="failed", cause=cause)
-    model, runnable = built
-    return Row(candidate=candidate, status="measured", packed=runnable.facts["packed"], artifact=runnable.key, trimmed=model.key,
-               readings={**readings[candidate.name], **search.cost(tuned[candidate.method.label][1] or model, model)})
+    links, runnable = built
+    return Row(candidate=candidate, status="measured", packed=runnable.facts["packed"], artifact=runnable.key,
+               trimmed=links[-1].key, readings={**readings[candidate.name], **cost(links, store)})

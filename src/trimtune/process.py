@@ -96,7 +96,7 @@ class Worker:
         return self._send("ask", function, args, kwargs, None)
 
     def peak_memory_mb(self) -> float:
-        return float(self.call(_peak_memory_mb))
+        return float(self.call(peak_memory_mb))
 
     def close(self) -> None:
         self._pipe.close()
@@ -183,9 +183,10 @@ def cause_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:400]
 
 
-def _peak_memory_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+def peak_memory_mb() -> float:
+    """This process's largest resident memory so far, in 10^6 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, but bytes on macOS
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def _end_with_parent() -> None:

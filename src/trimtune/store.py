@@ -55,6 +55,16 @@ def link_tree(source: Path, target: Path, skip: tuple[str, ...] = (_RECORD,)) ->
                 shutil.copy2(path, target / name)
 
 
+def show(artifact: Artifact, target: Path) -> None:
+    """Make `target` an up-to-date view of an artifact's files, replaced as a whole."""
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    link_tree(artifact.folder, fresh)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+
+
 class Store:
     """Content-keyed steps under one folder.
 
@@ -128,6 +138,10 @@ class Store:
         """Forget an artifact that nothing was made from, so that the next `step` of its recipe makes it anew."""
         self._remove(artifact.folder)
         self._made.pop(artifact.key, None)
+
+    def seen(self, key: str) -> Artifact | None:
+        """The artifact with this key, if this run has made or read it."""
+        return self._made.get(key)
 
     def find(self, key: str) -> Artifact | None:
         """The artifact with this key, verified, if the store has it."""

@@ -43,8 +43,8 @@ def test_readings_predictions_and_failures(store: Store, rows: Artifact, runnabl
         assert found["latency_p50_ms"].low <= found["latency_p50_ms"].value <= found["latency_p50_ms"].high
     assert predictions["quick"] == predictions["slow"] == [0, 1, 2] * 20
     quick, slow = readings["quick"], readings["slow"]
-    assert 2 <= slow["latency_p50_ms"].value < 10
-    assert slow["throughput_rows_per_s"].value < 500 < quick["throughput_rows_per_s"].value
+    assert slow["latency_p50_ms"].value >= 2 > quick["latency_p50_ms"].low
+    assert slow["throughput_rows_per_s"].value < quick["throughput_rows_per_s"].value
     assert 90 < slow["peak_memory_mb"].value - quick["peak_memory_mb"].value < 150
     weights = runnable("quick").folder
     assert quick["size_mb"].value == pytest.approx(sum(path.stat().st_size for path in weights.iterdir()
@@ -76,7 +76,6 @@ def test_a_new_candidate_is_measured_beside_an_old_one(store: Store, rows: Artif
 def test_a_machine_that_changed_its_pace_has_all_measured_anew(store: Store, rows: Artifact, runnable: Make) -> None:
     folder = runnable("a", row_ms=2)
     measure(store, rows, a=folder, b=runnable("b"))
-    behavior = folder.folder / "behavior.json"
     paths = [path for path in store.folder.glob("measure-*/samples.json") if _is_slow(path.read_text())]
     assert len(paths) == 1
     _make_the_past_faster(store, paths[0].parent)
@@ -85,7 +84,6 @@ def test_a_machine_that_changed_its_pace_has_all_measured_anew(store: Store, row
     assert any("measured anew" in event["text"] for event in events if event["kind"] == "note")
     assert after["a"]["latency_p50_ms"].value > 2
     assert after["c"]["latency_p50_ms"].note == ""
-    assert behavior.exists()
 
 
 def _is_slow(samples: str) -> bool:

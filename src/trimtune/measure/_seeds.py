@@ -19,8 +19,9 @@ def score_seeds(ledger: Search, rows: Artifact, max_length: int, task: str, stor
                 raise StepFailed("its artifact is gone")
             config = {"split": "test", "max_length": max_length, "task": task}
             arguments = {**config, "model": model.folder, "rows": rows.folder}
-            made = store.step("score", ledger.method.name, quality.score_model, arguments, config=config,
-                              parents=(model, rows), code=parts.source_hash("task", task))
+            code = parts.source_hash("task", task) + parts.source_hash("measure", "quality")
+            made = store.step("score", ledger.method.name, quality.score_model, arguments, config=config, parents=(model, rows),
+                              code=code)
             scored.append(fit.model_copy(update={"test_accuracy": made.facts["accuracy"]}))
         except StepFailed:
             scored.append(fit)

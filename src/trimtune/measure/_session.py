@@ -114,9 +114,12 @@ def _block(job: Job, names: list[str]) -> Taken:
                     except StepFailed as error:
                         leave(name, error)
                     clock[name] += time.perf_counter() - started
-        for name, worker in workers.items():
-            taken.samples[name] = samples[name]
-            taken.spent[name] = (clock[name], worker.start_seconds, worker.peak_memory_mb())
+        for name, worker in list(workers.items()):
+            try:
+                taken.spent[name] = (clock[name], worker.start_seconds, worker.peak_memory_mb())
+                taken.samples[name] = samples[name]
+            except StepFailed as error:
+                leave(name, error)
     finally:
         for worker in workers.values():
             worker.close()

@@ -15,7 +15,7 @@ def prepared(study: Study, store: Store) -> tuple[Artifact, DataFacts]:
     rows = data.read(study.data, study.seed)
     content = {name: [getattr(rows, name).texts, getattr(rows, name).labels] for name in ("train", "validation", "test")}
     artifact = store.step("data", study.task, _save, {"rows": rows}, fresh=False,
-                          config={"content": key_of(**content), "facts": rows.facts.model_dump(mode="json")})
+                          config={"content": key_of(**content), "labels": list(rows.facts.labels)})
     for note in rows.facts.notes:
         store.watch({"kind": "note", "text": note})
     return artifact, rows.facts

@@ -18,23 +18,28 @@ _SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".jinja"}
 
 
 def base_of(study: Study, labels: Sequence[str], store: Store) -> Artifact:
-    """The base artifact: a model folder without an adapter. Its key holds the hash of the weights, not where they lay."""
+    """The base artifact: a model folder without an adapter. Its key holds the hashes of its files, not where they lay."""
     source = locate(study.model)
-    config = {"weights": sha256(source / WEIGHTS), "config": sha256(source / "config.json"), "labels": list(labels)}
+    config = {"files": {path.name: sha256(path) for path in _files(source)}, "labels": list(labels)}
     arguments = {"source": source, "task": study.task, "labels": list(labels), "name": study.model}
     code = parts.source_hash("task", study.task)
-    return store.step("base", study.task, _copy, arguments, config=config, code=code, fresh=False)
+    return store.step("base", study.task, _copy, arguments, config=config, code=code)
 
 
 def _copy(folder: Path, *, source: Path, task: str, labels: Sequence[str], name: str) -> dict[str, Any]:
-    for path in sorted(source.iterdir()):
-        if path.is_file() and path.suffix in _SUFFIXES:
-            try:
-                os.link(path.resolve(), folder / path.name)
-            except OSError:
-                shutil.copy2(path, folder / path.name)
-    parts.load("task", task).describe_base(folder, labels)
-    return {"name": name, "parameters": _parameters(folder / WEIGHTS)}
+    for path in _files(source):
+        try:
+            os.link(path.resolve(), folder / path.name)
+        except OSError:
+            shutil.copy2(path, folder / path.name)
+    part = parts.load("task", task)
+    part.describe_base(folder, labels)
+    drawn = part.complete(folder)
+    return {"name": name, "parameters": _parameters(folder / WEIGHTS), "drawn_at_random": drawn}
+
+
+def _files(source: Path) -> list[Path]:
+    return sorted(path for path in source.iterdir() if path.is_file() and path.suffix in _SUFFIXES)
 
 
 def _parameters(path: Path) -> int:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter"
 PEFT_TASK = "SEQ_CLS"
+HEADS = ("classifier", "score", "classification_head")
+"""what transformers calls the head, by architecture"""
 
 
 def describe_base(folder: Path, labels: Sequence[str]) -> None:
@@ -33,6 +35,25 @@ def describe_base(folder: Path, labels: Sequence[str]) -> None:
     config.pop("num_labels", None)
     (folder / "config.json").unlink()  # may be a hard link into another artifact
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def complete(folder: Path) -> list[str]:
+    """Give a model folder the weights that its checkpoint lacks beside the head (a pooler, say), drawn once from seed 0.
+
+    So every step finds the same ones. Returns their names; the head itself is left to each fit's own seed.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(0)
+    model, found = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype="float32", use_safetensors=True, trust_remote_code=False, output_loading_info=True)
+    lacking = sorted(name for name in found["missing_keys"] if name.split(".")[0] not in HEADS)
+    if lacking:
+        kept = {name: value for name, value in model.state_dict().items() if name.split(".")[0] not in HEADS}
+        (folder / "model.safetensors").unlink()  # a hard link into somewhere else
+        model.save_pretrained(folder, state_dict=kept)
+    return lacking
 
 
 def load_base(folder: Path, attention: str = "eager") -> PreTrainedModel:

@@ -9,24 +9,25 @@ from typing import Any
 from trimtune import parts
 from trimtune.records import Artifact, Study, Use
 from trimtune.store import Store
+from trimtune.tune.precision import working_precision
 
 
-def trimmed(trims: Sequence[Use], tuned: Artifact, rows: Artifact, study: Study, store: Store) -> Artifact:
-    """The model folder after all trims, in order; the tuned artifact itself if there is none.
+def trimmed(trims: Sequence[Use], tuned: Artifact, rows: Artifact, study: Study, store: Store) -> list[Artifact]:
+    """The tuned artifact and the model folder after each trim, in order.
 
     Raises:
         StepFailed: a link failed; the cause names it.
     """
-    artifact = tuned
+    links = [tuned]
     for trim in trims:
         part = parts.load("trim", trim.name)
-        parents = (artifact, rows) if part.NEEDS_DATA else (artifact,)
+        parents = (links[-1], rows) if part.NEEDS_DATA else (links[-1],)
         shared = {"config": trim.config, "task": study.task, "max_length": study.fit.max_length,
-                  "batch_size": study.fit.batch_size}
+                  "batch_size": study.fit.batch_size, "precision_": working_precision(study, store)}
         code = parts.source_hash("trim", trim.name) + parts.source_hash("task", study.task) + parts.room_hash("tune")
-        arguments = {**shared, "trim": trim.name, "source": artifact.folder, "rows_folder": rows.folder, "seed": study.seed}
-        artifact = store.step("trim", trim.name, _run, arguments, config=shared, parents=parents, seed=study.seed, code=code)
-    return artifact
+        arguments = {**shared, "trim": trim.name, "source": links[-1].folder, "rows_folder": rows.folder, "seed": study.seed}
+        links.append(store.step("trim", trim.name, _run, arguments, config=shared, parents=parents, seed=study.seed, code=code))
+    return links
 
 
 def _run(folder: Path, *, trim: str, **arguments: Any) -> dict[str, Any]:

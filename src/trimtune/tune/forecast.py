@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from pathlib import Path
 from typing import Any
 
 from trimtune import parts
+from trimtune.errors import StepFailed
+from trimtune.process import peak_memory_mb
 from trimtune.records import Artifact, Study, Use
 from trimtune.store import Store
 from trimtune.study import data
 from trimtune.tune import batches, loop, precision
 from trimtune.tune.optimizer import Masters
-from trimtune.tune.search import working_precision
+from trimtune.tune.precision import working_precision
 from trimtune.tune.trainable import trained
 
 _STEPS = 3
 
 
 def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) -> dict[str, Any]:
-    """Minutes of one fit (`fit_minutes`), of the search and seeds at most (`minutes`), and `memory_mb` of a fit.
+    """Minutes of one fit (`fit_minutes`), of the search and seeds at most (`minutes`), and `memory_mb` of a fit; or `cause`.
 
     The forecast of a method that trains on stored features is the time to compute them: its epochs are negligible.
     """
     shared = dict(task=study.task, method=method.name, config=method.config, batch_size=study.fit.batch_size,
                   max_length=study.fit.max_length, precision_=working_precision(study, store))
     code = parts.source_hash("method", method.name) + parts.source_hash("task", study.task)
-    probe = store.step("forecast", method.name, time_steps, {**shared, "base": base.folder, "rows": rows.folder}, config=shared,
-                       parents=(base, rows), code=code)
+    try:
+        probe = store.step("forecast", method.name, time_steps, {**shared, "base": base.folder, "rows": rows.folder},
+                           config=shared, parents=(base, rows), code=code)
+    except StepFailed as failure:
+        return {"cause": failure.cause}
     on_features = getattr(parts.load("method", method.name), "ON_FEATURES", False)
     seconds = probe.facts["features_seconds"] if on_features else probe.facts["epoch_seconds"] * study.fit.epochs
     fit_minutes = seconds / 60
@@ -71,4 +75,4 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     share = len(splits.validation.labels) / len(splits.train.labels)
     return {"epoch_seconds": (train_seconds + share * forward_seconds) * tokens / positions, "tokens": tokens,
             "features_seconds": (1 + share) * forward_seconds * tokens / positions,
-            "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+            "memory_mb": peak_memory_mb()}

@@ -75,7 +75,6 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         if score > max(fitted.curve, default=-1.0):
             fitted.best = masters.snapshot()
         fitted.curve.append(score)
-        emit("score", epoch=epoch, score=score)
         if epoch < len(stop_below) and epoch + 1 < epochs and score < stop_below[epoch]:
             fitted.pruned = True
             break

@@ -5,10 +5,15 @@ A CPU with bf16 units multiplies bf16 several times faster than float32; one wit
 
 from __future__ import annotations
 
+import platform
 import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from trimtune import parts
+from trimtune.records import Study
+from trimtune.store import Store
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +51,15 @@ def choose(precision: str) -> str:
         return precision
     speed = measured()
     return "bf16" if speed["bf16"] > 1.3 * speed["fp32"] else "fp32"
+
+
+def working_precision(study: Study, store: Store) -> str:
+    """`fp32` or `bf16` for the fits of a study; timed once per machine and kept in the store."""
+    if study.fit.precision != "auto":
+        return study.fit.precision
+    machine = {"processor": platform.processor() or platform.machine(), "node": platform.node()}
+    timed = store.step("precision", "gemm", time_products, {}, code=parts.room_hash("tune"), config=machine)
+    return str(timed.facts["chosen"])
 
 
 def time_products(folder: Path) -> dict[str, Any]:

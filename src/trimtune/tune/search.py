@@ -10,16 +10,18 @@ setting's fit with the first seed; the other seeds follow.
 from __future__ import annotations
 
 import math
-import platform
 import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
 from trimtune import parts
 from trimtune.errors import StepFailed
-from trimtune.records import Artifact, Reading, Search, SeedFit, Study, Trial, Use
+from trimtune.records import Artifact, Search, SeedFit, Study, Trial, Use
 from trimtune.store import Store
-from trimtune.tune import features, loop, precision
+from trimtune.tune import features, loop
+from trimtune.tune.cost import features_seconds
+from trimtune.tune.precision import working_precision
 
 FitAt = Callable[[float, int, tuple[float, ...]], Artifact]
 """learning rate, seed, thresholds → tuned artifact"""
@@ -34,10 +36,15 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
     That artifact is the fit with the best validation accuracy among the seeds (the first of equals). It is None, and
     the ledger has a cause, when every trial failed.
     """
-    fit_at = fitter(method, study, base, rows, store)
+    ledger = Search(method=method, trials_asked=study.budget.trials, trials=(), seeds_asked=study.budget.seeds, seeds=(),
+                    learning_rate=None, seconds=0.0)
+    try:
+        fit_at = fitter(method, study, base, rows, store)
+    except StepFailed as failure:
+        return ledger.model_copy(update={"cause": failure.cause}), None
     trials, kept, notes = _trials(method, study, rows.facts["rows"]["validation"], fit_at)
-    ledger = Search(method=method, trials_asked=study.budget.trials, trials=tuple(trials), seeds_asked=study.budget.seeds,
-                    seeds=(), learning_rate=None, seconds=sum(trial.seconds for trial in trials), notes=tuple(notes))
+    spent = sum(trial.seconds for trial in trials)
+    ledger = ledger.model_copy(update={"trials": tuple(trials), "seconds": spent, "notes": tuple(notes)})
     if not kept:
         cause = next((trial.cause for trial in trials if trial.cause), "no trial ran to its end")
         return ledger.model_copy(update={"cause": cause}), None
@@ -49,7 +56,7 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
         except StepFailed as failure:
             notes.append(f"{method.label}: seed {seed} failed ({failure.cause})")
     found = {"seeds": tuple(map(seed_fit, fits)), "learning_rate": rate, "notes": tuple(notes),
-             "seconds": ledger.seconds + sum(fit.seconds for fit in fits[1:]),
+             "seconds": spent + sum(fit.seconds for fit in fits[1:]) + features_seconds(fits[0], store),
              "peak_memory_mb": max(fit.peak_memory_mb for fit in [*kept, *fits])}
     return ledger.model_copy(update=found), max(fits, key=_score)
 
@@ -64,13 +71,14 @@ def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> t
         if trials and sum(took) + max(took) > study.budget.minutes * 60:
             note = f"the cap of {study.budget.minutes:g} minutes leaves no room for another"
             return trials, kept, [f"{method.label}: {len(trials)} of {study.budget.trials} trials; {note}"]
-        asked = optuna_study.ask(space)
+        asked, started = optuna_study.ask(space), time.perf_counter()
         rate = float(f"{asked.params['learning_rate']:.3g}")
         try:
             artifact = fit_at(rate, study.seed, _thresholds(trials, validation_rows))
         except StepFailed as failure:
             optuna_study.tell(asked, state=_fail())
-            trials.append(Trial(learning_rate=rate, score=None, cause=failure.cause))
+            took_seconds = time.perf_counter() - started
+            trials.append(Trial(learning_rate=rate, score=None, cause=failure.cause, seconds=took_seconds))
             continue
         facts = artifact.facts
         optuna_study.tell(asked, facts["validation_accuracy"])
@@ -114,26 +122,6 @@ def _thresholds(trials: list[Trial], rows: int) -> tuple[float, ...]:
     longest = max(map(len, curves), default=0)
     medians = [statistics.median(curve[epoch] for curve in curves if len(curve) > epoch) for epoch in range(longest)]
     return tuple(median - 2 * math.sqrt(median * (1 - median) / rows) for median in medians)
-
-
-def cost(tuned: Artifact, model: Artifact) -> dict[str, Reading]:
-    """What the fit of a candidate's weights took: the tuned artifact's and, where it is another one, the trim's after it."""
-    fits = [tuned] if model.key == tuned.key else [tuned, model]
-    after = "" if len(fits) == 1 else " and the last trim after it"
-    note = f"the fit of the tuned weights{after}; the search is told apart"
-    found = {"fit_seconds": (sum(fit.seconds for fit in fits), "s"),
-             "fit_peak_memory_mb": (max(fit.peak_memory_mb for fit in fits), "MB")}
-    return {name: Reading(name=name, value=value, unit=unit, better="lower", n=1, note=note)
-            for name, (value, unit) in found.items()}
-
-
-def working_precision(study: Study, store: Store) -> str:
-    """`fp32` or `bf16`, timed once per machine and kept in the store."""
-    if study.fit.precision != "auto":
-        return study.fit.precision
-    timed = store.step("precision", "gemm", precision.time_products, {}, code=parts.room_hash("tune"),
-                       config={"processor": platform.processor() or platform.machine(), "node": platform.node()})
-    return str(timed.facts["chosen"])
 
 
 def _score(artifact: Artifact) -> float:

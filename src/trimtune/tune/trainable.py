@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from trimtune.errors import TrimtuneError
 from trimtune.store import link_tree
+from trimtune.tasks.text_classification import HEADS
 
 if TYPE_CHECKING:
     import torch
 
-_HEADS = ("classifier", "score", "classification_head", "lm_head")
 WEIGHTS = "model.safetensors"
 
 
@@ -22,10 +22,10 @@ def head_of(model: torch.nn.Module) -> torch.nn.Module:
     Raises:
         TrimtuneError: the model has none under the names that transformers uses.
     """
-    found = next((child for name, child in model.named_children() if name in _HEADS), None)
+    found = next((child for name, child in model.named_children() if name in HEADS), None)
     if found is not None:
         return found
-    raise TrimtuneError(f"head: {type(model).__name__} has no head that is known.", f"Known names: {', '.join(_HEADS)}.",
+    raise TrimtuneError(f"head: {type(model).__name__} has no head that is known.", f"Known names: {', '.join(HEADS)}.",
                         "Use another method, such as `lora`, or another model.")
 
 

@@ -1,0 +1,35 @@
+"""A base whose checkpoint lacks weights beside the head gets them once, so that every step finds the same."""
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from trimtune.store import link_tree
+from trimtune.study.model import locate
+from trimtune.tasks import text_classification as task
+
+
+def test_a_missing_pooler_is_drawn_once_and_the_head_is_left_to_the_fits(tmp_path):
+    link_tree(locate("minilm"), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    save_file({name: value for name, value in weights.items() if "pooler" not in name}, tmp_path / "model.safetensors",
+              metadata={"format": "pt"})
+    task.describe_base(tmp_path, ["a", "b", "c"])
+    assert task.complete(tmp_path) == ["bert.pooler.dense.bias", "bert.pooler.dense.weight"]
+    assert task.complete(tmp_path) == []
+    assert not any(name.startswith("classifier") for name in load_file(tmp_path / "model.safetensors"))
+    loaded = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        loaded.append(task.load_base(tmp_path))
+    first, second = loaded
+    assert torch.equal(first.bert.pooler.dense.weight, second.bert.pooler.dense.weight)
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+def test_a_whole_checkpoint_stays_the_file_it_was(tmp_path):
+    link_tree(locate("minilm"), tmp_path)
+    task.describe_base(tmp_path, ["a", "b"])
+    before = (tmp_path / "model.safetensors").stat().st_ino
+    assert task.complete(tmp_path) == []
+    assert (tmp_path / "model.safetensors").stat().st_ino == before
