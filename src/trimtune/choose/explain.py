@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from trimtune.choose.compare import Answers
 from trimtune.choose.limits import excess, figure, reason, relaxed, violated
 from trimtune.choose.rank import READING, least
-from trimtune.choose.wording import LESS, MOST, by, count, percent, points, ratio, seconds
-from trimtune.records import Limit, Prefer, Reading, Row
+from trimtune.choose.wording import LESS, MOST, by, count, overlap, percent, points, ratio, seconds
+from trimtune.records import Limit, Prefer, Row
 
 
 def taken(picked: Row, second: Row | None, best: Row, inside: Sequence[Row], measured: Sequence[Row], compared: Answers,
@@ -62,20 +62,13 @@ def _trimming(picked: Row, inside: Sequence[Row], compared: Answers, prefer: Pre
                     and row.candidate.engine == picked.candidate.engine), None)
     if sibling is None or not compared.difference(sibling.name, picked.name).tied:
         return ""
-    same_speed = _overlap(sibling.readings.get("latency_p50_ms"), picked.readings.get("latency_p50_ms"))
+    same_speed = overlap(sibling.readings.get("latency_p50_ms"), picked.readings.get("latency_p50_ms"))
     speed = "" if same_speed else ratio(sibling, picked, "latency_p50_ms", LESS)
     size = ratio(sibling, picked, "size_mb", LESS)
     if speed:
         return f"it ties in accuracy with the plain {sibling.name} and is {' and '.join(filter(None, (speed, size)))}"
-    return (f"no gain here in speed from trimming: the plain {sibling.name} is as accurate and as fast"
+    return (f"no gain here in speed from trimming: the plain {sibling.name} is as accurate and, as far as can be told, as fast"
             + (f", though {picked.name} is {size}" if size else ""))
-
-
-def _overlap(first: Reading | None, second: Reading | None) -> bool:
-    """Whether two intervals share a point; without intervals nothing can be called equal."""
-    if not first or not second or first.low is None or first.high is None or second.low is None or second.high is None:
-        return False
-    return first.low <= second.high and second.low <= first.high
 
 
 def _cheapest(picked: Row, inside: Sequence[Row], compared: Answers, prefer: Prefer) -> str:

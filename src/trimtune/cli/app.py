@@ -74,6 +74,8 @@ def init(data: o.DataOrFolder, out: o.StudyOut = Path("study.yaml"), name: o.Stu
 def plan(study: o.StudyFile, runs: o.Runs = Path("runs"), full: o.Full = False, json: o.Json = False) -> None:
     """Show what a run would do, its forecast time and memory, and what can't run here.
 
+    The first time it times a few real steps of each method, which takes some seconds per method.
+
     Example: trimtune plan study.yaml --full
     """
     from trimtune import flow, screen

@@ -80,7 +80,8 @@ def show_plan(plan: Plan, unavailable: dict[str, str], console: Console) -> None
         table.add_row(label, *times, words.number(forecast["memory_mb"]) if "memory_mb" in forecast else "?")
     console.print(table)
     whole = sum(forecast.get("minutes", 0.0) for forecast in plan.forecast.values())
-    console.print(Text(f"tuning takes {words.duration(60 * whole)} at most; trimming, exporting and measuring come on top\n"))
+    rest = "starting, trimming, exporting and measuring come on top"
+    console.print(Text(f"tuning takes {words.duration(60 * whole)} at most; {rest}\n"))
     chains = ["+".join(trim.label for trim in chain) or "none" for chain in study.trim]
     skipped = len(study.tune) * len(study.trim) * len(study.engine) - len(plan.candidates)
     console.print(Text(f"{len(plan.candidates)} candidates: {len(study.tune)} methods × {len(study.trim)} trims × "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trimtune import parts
 from trimtune.errors import TrimtuneError
-from trimtune.records import Budget, DataFacts, DataSpec
+from trimtune.records import Budget, DataFacts, DataSpec, Fit
 from trimtune.study import data, sources
 from trimtune.study.read import MODEL, TASK, TRIM, TUNE
 from trimtune.study.text_file import shown
@@ -62,7 +62,7 @@ def look(source: str, text: str | None = None, label: str | None = None) -> tupl
 
 def study_text(spec: DataSpec, facts: DataFacts, out: Path, name: str, model: str) -> str:
     """A commented study; paths are relative to the folder of `out`."""
-    budget = Budget.model_validate({})
+    budget, fit = Budget.model_validate({}), Fit.model_validate({})
     model = _relative(os.path.abspath(model), out) if model != MODEL and os.path.isdir(model) else model
     labels = ", ".join(facts.labels[:8]) + (", …" if len(facts.labels) > 8 else "")
     comments = [f"{len(facts.labels)} labels: {labels}", *facts.notes]
@@ -87,6 +87,9 @@ trim: [{', '.join(TRIM)}]
 
 # Where the result runs: every engine that is installed here, unless you name some.
 # engine: [{', '.join(parts.names('engine'))}]
+
+# What every fit shares:
+# fit: {{epochs: {fit.epochs}, batch_size: {fit.batch_size}, max_length: {fit.max_length}, precision: {fit.precision}}}
 
 # For each method: learning rates tried, fits of the best one, cap of its search in minutes.
 budget: {{trials: {budget.trials}, seeds: {budget.seeds}, minutes: {budget.minutes:g}}}
