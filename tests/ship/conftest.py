@@ -60,7 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines, predictions = [], {}
     for trims in study.trim:
         candidate = Candidate(method=lora, trims=trims, engine=engine)
-        model = trimmed(trims, tuned, stored, study, store)
+        model = trimmed(trims, tuned, stored, study, store)[-1]
         runnable = exported(candidate, model, stored, study, store)
         with Worker() as worker:
             logits_NC = worker.call(parity.engine_logits, runnable.folder, engine.name, study.task, rows.test.texts, 48)

@@ -173,8 +173,12 @@ def ship(run: o.RunFolder, out: o.BundleOut, candidate: o.Named = None, quiet: o
         manifest = bundle.ship(run, out, candidate, watch)
     if json:
         return screen.print_json({"out": str(out), **manifest})
-    size = sum((out / name).stat().st_size for name in manifest["files"]) / 1e6
-    typer.echo(f"Shipped {manifest['candidate']} to {out}: {len(manifest['files']) + 1} files, {size:.1f} MB.")
+    size = {name: (out / name).stat().st_size / 1e6 for name in manifest["files"]}
+    model = sum(mb for name, mb in size.items() if name.startswith(f"{bundle.MODEL}/"))
+    typer.echo(f"Shipped {manifest['candidate']} to {out}: {len(size) + 1} files, {sum(size.values()):.1f} MB, "
+               f"{model:.1f} MB of it the model that predicts.")
+    if manifest["adapter"]:
+        typer.echo(f"{out / bundle.ADAPTER} is the tuning in PEFT's format; predicting does without it.")
     typer.echo(f"Try it: trimtune predict {out} \"a text\"")
     return None
 
