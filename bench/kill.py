@@ -25,9 +25,9 @@ STUDY = """\
 name: kill
 model: minilm
 data: {train: %s/train.csv, validation: %s/validation.csv, test: %s/test.csv}
-tune: [head, lora, prompt]
+tune: [head, lora]
 trim: [none, int8, prune_ffn]
-engine: [{torch_eager: {precision: fp32}}, onnx_runtime]
+engine: [{torch_eager: {precision: fp32}}]
 fit: {epochs: 2, max_length: 32, precision: fp32}
 budget: {trials: 2, seeds: 1, minutes: 5}
 """

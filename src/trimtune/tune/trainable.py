@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], 
             settings.base_model_name_or_path = model_name
         model.save_pretrained(str(folder / task.ADAPTER), save_embedding_layers=False)
         (folder / task.ADAPTER / "README.md").unlink(missing_ok=True)
+        _in_order(folder / task.ADAPTER / "adapter_config.json")
         return
     link_tree(base, folder, skip=("artifact.json", WEIGHTS, "config.json"))
     fresh = task.load_base(base)
@@ -66,3 +68,10 @@ def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], 
         for name, value in values.items():
             fresh_parameters[name].copy_(value)
     fresh.save_pretrained(folder)
+
+
+def _in_order(path: Path) -> None:
+    """PEFT writes sets in the order of this process's hashes; sorted, the same fit gives the same bytes in any process."""
+    config = {name: sorted(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
+              for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
