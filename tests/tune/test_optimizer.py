@@ -2,7 +2,6 @@ import itertools
 
 import torch
 
-from trimtune.tune.dropout import keep_mask, quicken
 from trimtune.tune.optimizer import CLIP_NORM, Masters, scale_at
 
 
@@ -38,17 +37,3 @@ def test_bf16_weights_learn_steps_that_are_too_small_for_bf16():
         masters.step()
     assert masters.masters[0].dtype == torch.float32
     assert (working < 1).all()  # a single step of 1e-4 is lost in bf16's eight bits; a hundred in a master are not
-
-
-def test_fast_dropout_keeps_the_expectation_and_the_rate():
-    torch.manual_seed(0)
-    layer = torch.nn.Sequential(torch.nn.Dropout(0.1))
-    quicken(layer)
-    assert type(layer[0]) is not torch.nn.Dropout
-    x = torch.ones(400, 500)
-    y = layer.train()(x)
-    assert abs(float((y == 0).float().mean()) - 26 / 256) < 0.003
-    assert abs(float(y.mean()) - 1) < 0.004
-    assert torch.equal(layer.eval()(x), x)
-    mask, _ = keep_mask(torch.Size([8000, 8]), 0.5)  # each column is one byte of the 64-bit draws
-    assert torch.allclose(mask.float().mean(0), torch.full((8,), 0.5), atol=0.03)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trimtune import parts
 from trimtune.process import emit
 from trimtune.study import data
-from trimtune.tune import batches, dropout, features, precision, trainable
+from trimtune.tune import batches, dropout, features, fused_lora, precision, trainable
 from trimtune.tune.optimizer import Masters
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed
     """The base model made ready by the method, in float32, with the generators seeded: its new weights follow from the seed."""
     set_seed(seed)
     model: torch.nn.Module = method.prepare(_quiet(part.load_base(base)), config, part.PEFT_TASK)
-    dropout.quicken(model)
+    dropout.quicken(model, seed)
+    fused_lora.fuse(model, seed)
     return model
 
 
