@@ -61,13 +61,17 @@ def _function() -> Any:
         @staticmethod
         def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor,
                     b: torch.Tensor, scale: float, factors: torch.Tensor | None) -> torch.Tensor:
-            dropped = (x if factors is None else x * factors).flatten(0, -2)
-            out = torch.nn.functional.linear(x, weight, bias)
+            x_ND = x.flatten(0, -2)
+            dropped = x_ND if factors is None else x_ND * factors.flatten(0, -2)
             thin = dropped @ a.t()
-            out.view(-1, out.shape[-1]).addmm_(thin, b.t(), alpha=scale)
+            out = x_ND @ weight.t()
+            if bias is None:
+                out.addmm_(thin, b.t(), alpha=scale)
+            else:  # the bias as one more rank: added by itself it would cost a pass over `out`
+                out.addmm_(torch.cat([thin * scale, thin.new_ones(len(thin), 1)], 1), torch.cat([b, bias[:, None]], 1).t())
             ctx.save_for_backward(dropped, thin, weight, a, b, factors)
             ctx.scale = scale
-            return out
+            return out.view(*x.shape[:-1], -1)
 
         @staticmethod
         def backward(ctx: Any, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

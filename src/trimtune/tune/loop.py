@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trimtune import parts
 from trimtune.process import emit
 from trimtune.study import data
-from trimtune.tune import batches, dropout, features, fused_lora, precision, trainable
+from trimtune.tune import batches, dropout, features, first_token, fused_lora, precision, trainable
 from trimtune.tune.optimizer import Masters
 
 if TYPE_CHECKING:
@@ -120,7 +120,9 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
 def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed: int) -> torch.nn.Module:
     """The base model made ready by the method, in float32, with the generators seeded: its new weights follow from the seed."""
     set_seed(seed)
-    model: torch.nn.Module = method.prepare(_quiet(part.load_base(base)), config, part.PEFT_TASK)
+    base_model = _quiet(part.load_base(base))
+    first_token.narrow(base_model)
+    model: torch.nn.Module = method.prepare(base_model, config, part.PEFT_TASK)
     dropout.quicken(model, seed)
     fused_lora.fuse(model, seed)
     return model

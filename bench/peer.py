@@ -1,0 +1,74 @@
+"""The reference peer (Trainer + peft), with what its script leaves out: a learning rate, a head-only fit, a validation score.
+
+    python bench/peer.py SCRIPT encoder --method lora --steps 60 --lr 1e-3 --validation val.csv
+
+Everything else is the script's own. Prints the script's JSON line, with `validation_accuracy` added where rows were given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import runpy
+import sys
+
+import torch
+import transformers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("script")
+    parser.add_argument("--head", action="store_true", help="freeze all but the classification head")
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--validation", help="CSV of rows to score after training")
+    asked, rest = parser.parse_known_args()
+    arguments, trainer = transformers.TrainingArguments, transformers.Trainer
+    if asked.lr or asked.seed:
+        given = {"learning_rate": asked.lr} if asked.lr else {}
+        transformers.TrainingArguments = lambda **settings: arguments(**{**settings, **given, "seed": asked.seed})
+    made: list[transformers.Trainer] = []
+    transformers.Trainer = lambda **settings: made.append(trainer(**settings)) or made[0]
+    if asked.head:
+        import peft
+
+        peft.get_peft_model = frozen
+    sys.argv = [asked.script, *rest]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        runpy.run_path(asked.script, run_name="__main__")
+    line = json.loads(said.getvalue().splitlines()[-1])
+    if asked.validation:
+        line["validation_accuracy"] = accuracy(made[0], asked.validation)
+    print(json.dumps(line))
+
+
+def frozen(model: torch.nn.Module, _: object) -> torch.nn.Module:
+    model.requires_grad_(False)
+    model.classifier.requires_grad_(True)
+    return model
+
+
+def accuracy(trainer: transformers.Trainer, path: str) -> float:
+    """Validation accuracy of the model that the trainer ends with; labels in sorted order, as the script numbers them."""
+    collator = trainer.data_collator
+    tokenizer = next(cell.cell_contents.tokenizer for cell in collator.__closure__ if hasattr(cell.cell_contents, "tokenizer"))
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = sorted({row["label"] for row in rows})
+    model, right = trainer.model.eval(), 0
+    with torch.inference_mode():
+        for at in range(0, len(rows), 64):
+            batch = rows[at:at + 64]
+            found = tokenizer([row["text"] for row in batch], truncation=True, max_length=64, padding=True, return_tensors="pt")
+            answers = model(input_ids=found["input_ids"], attention_mask=found["attention_mask"]).logits.argmax(-1).tolist()
+            right += sum(names[answer] == row["label"] for answer, row in zip(answers, batch, strict=True))
+    return right / len(rows)
+
+
+if __name__ == "__main__":
+    main()
