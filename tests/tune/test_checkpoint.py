@@ -19,7 +19,7 @@ from trimtune.trim import prune_ffn
 from trimtune.tune import checkpoint, loop, search
 from trimtune.tune.optimizer import Masters
 
-CLOCK = {"train_seconds", "checkpoint_seconds", "rows_per_s", "tokens_per_s"}
+CLOCK = {"train_seconds", "checkpoint_seconds", "seconds_to_99", "rows_per_s", "tokens_per_s"}
 
 
 def use(name: str) -> Use:

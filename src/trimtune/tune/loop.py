@@ -32,9 +32,13 @@ class Feed:
 
 @dataclass
 class Fitted:
-    """How a training run went. `best` holds the float32 values of the trained parameters at the best epoch."""
+    """How a training run went: validation accuracy (`curve`) and training seconds so far after each epoch.
+
+    `best` holds the float32 values of the trained parameters at the best epoch.
+    """
 
     curve: list[float] = field(default_factory=list)
+    after_seconds: list[float] = field(default_factory=list)
     best: list[torch.Tensor] = field(default_factory=list)
     pruned: bool = False
     seconds: float = 0.0
@@ -46,20 +50,30 @@ class Fitted:
     def score(self) -> float:
         return max(self.curve)
 
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one."""
+        return len(self.curve) - 1 - self.curve.index(self.score)
+
+    @property
+    def seconds_to_99(self) -> float:
+        return next(seconds for seconds, score in zip(self.after_seconds, self.curve, strict=True) if score >= 0.99 * self.score)
+
     def facts(self) -> dict[str, Any]:
         return {"validation_accuracy": self.score, "curve": self.curve, "pruned": self.pruned, "epochs_run": len(self.curve),
-                "train_seconds": self.seconds, "checkpoint_seconds": self.checkpoint_seconds,
+                "train_seconds": self.seconds, "seconds_to_99": self.seconds_to_99, "checkpoint_seconds": self.checkpoint_seconds,
                 "rows_per_s": self.rows / self.seconds, "tokens_per_s": self.tokens / self.seconds}
 
 
 def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed, loss: Callable[..., torch.Tensor], *,
           epochs: int, passes: int = 1, batch_size: int, seed: int, stop_below: Sequence[float] = (),
-          keep: Checkpoints | None = None) -> Fitted:
+          patience: int = 0, keep: Checkpoints | None = None) -> Fitted:
     """Train `model` in place through `masters` and keep its best epoch by validation accuracy.
 
     Args:
         passes: passes over the rows per epoch; the validation rows are asked once per epoch.
         stop_below: per epoch the score under which the fit is given up (pruned).
+        patience: epochs without a better score after which the fit ends; 0 for none. The learning rate falls as if it didn't.
         keep: where it leaves its state now and then, and goes on from if there is one.
     """
     from accelerate import Accelerator
@@ -85,8 +99,11 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         if score > max(fitted.curve, default=-1.0):
             fitted.best = masters.snapshot()
         fitted.curve.append(score)
+        fitted.after_seconds.append(fitted.seconds)
         if epoch < len(stop_below) and epoch + 1 < epochs and score < stop_below[epoch]:
             fitted.pruned = True
+            break
+        if patience and fitted.waited >= patience:
             break
     return fitted
 
@@ -104,7 +121,7 @@ def accuracy(model: torch.nn.Module, feed: Feed, batch_size: int) -> float:
 
 def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, method: str, config: dict[str, Any],
         learning_rate: float, epochs: int, batch_size: int, max_length: int, precision_: str, seed: int,
-        stop_below: Sequence[float] = (), features_: Path | None = None) -> dict[str, Any]:
+        stop_below: Sequence[float] = (), patience: int = 0, features_: Path | None = None) -> dict[str, Any]:
     """Fit one method at one learning rate; write the tuned model folder into `folder` and return its facts."""
     part, settings = parts.load("task", task), parts.load("method", method)
     config_ = settings.Config(**config)
@@ -122,7 +139,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     steps = epochs * passes * -(-len(feed.lengths) // batch_size)
     masters = Masters(list(trainable.trained(model).values()), originals, learning_rate, steps)
     fitted = train(model, masters, feed, validation, part.loss, epochs=epochs, passes=passes, batch_size=batch_size, seed=seed,
-                   stop_below=stop_below, keep=checkpoint.of(folder))
+                   stop_below=stop_below, patience=patience, keep=checkpoint.of(folder))
     trainable.save(folder, base, model, dict(zip(names, fitted.best, strict=True)), part, model_name)
     return {**fitted.facts(), **count, "learning_rate": learning_rate, "precision": precision_}
 
