@@ -186,6 +186,8 @@ def test_closing_ends_the_process() -> None:
 @pytest.mark.parametrize(("error", "cause"), [
     (MemoryError(), "out of memory: the allocation failed"),
     (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory: CUDA out of memory. Tried to allocate 2 GiB"),
+    (RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"),
+     "out of memory: unable to mmap 9 bytes: Cannot allocate memory (12)"),
     (FileNotFoundError(2, "No such file or directory", "x.csv"), "No such file or directory: x.csv"),
     (KeyError("loss"), "KeyError: 'loss'"),
 ])

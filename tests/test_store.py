@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from trimtune.errors import StepFailed, TrimtuneError
-from trimtune.store import Store, key_of, link_tree, sha256
+from trimtune.process import emit
+from trimtune.store import Store, kept, key_of, link_tree, sha256
 
 
 def write(folder: Path, text: str = "weights") -> dict[str, Any]:
@@ -32,8 +33,20 @@ def half_then_die(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def half_way_then_on(folder: Path) -> dict[str, Any]:
+    """Dies the first time, and goes on from what it left the second."""
+    place = kept(folder)
+    assert place is not None
+    if not (place / "1-half").exists():
+        place.mkdir()
+        (place / "1-half").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    emit("resumed", text="resumed at half", seconds=100.0, peak_memory_mb=1e6)
+    return {}
+
+
 def homes(store: Store) -> list[Path]:
-    return [path for path in store.folder.iterdir() if path.name not in ("tmp", "logs") and path.is_dir()]
+    return [path for path in store.folder.iterdir() if path.name not in ("tmp", "logs", "checkpoints") and path.is_dir()]
 
 
 @pytest.fixture
@@ -191,6 +204,30 @@ def test_the_next_run_continues_where_a_killed_one_left_off(store: Store, events
     assert list((store.folder / "tmp").iterdir()) == [], "what the killed run left is swept"
     assert make(following).facts["length"] == 7
     assert following.get("data", "rows") is not None
+
+
+def test_what_a_killed_step_left_is_used_counted_and_then_removed(store: Store) -> None:
+    with pytest.raises(StepFailed, match="killed"):
+        store.step("tune", "lora", half_way_then_on, {})
+    following = Store(store.folder)
+    artifact = following.step("tune", "lora", half_way_then_on, {})
+    assert 100 < artifact.seconds < 160, "the seconds that led to what was kept count, once"
+    assert artifact.peak_memory_mb == 1e6
+    assert list((store.folder / "checkpoints").iterdir()) == []
+
+
+def test_checkpoints_nobody_needs_are_swept(store: Store) -> None:
+    done = make(store).folder.name
+    for name in (done, "tune-lora-forgotten", "tune-lora-fresh"):
+        (store.folder / "checkpoints" / name).mkdir()
+    os.utime(store.folder / "checkpoints" / "tune-lora-forgotten", (0, 0))
+    Store(store.folder)
+    assert [path.name for path in (store.folder / "checkpoints").iterdir()] == ["tune-lora-fresh"]
+
+
+def test_work_outside_a_store_has_no_place_to_keep_things(tmp_path: Path) -> None:
+    (tmp_path / "tmp" / "out").mkdir(parents=True)
+    assert kept(tmp_path / "tmp" / "out") is None
 
 
 def test_what_a_living_run_is_writing_is_not_swept(store: Store) -> None:

@@ -31,6 +31,8 @@ Watch = Callable[[Event], None]
 
 _PRELOAD = ["torch", "transformers", "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert",
             "peft", "safetensors.torch", "trimtune.process"]
+_NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "bad allocation")
+"""what torch, its allocators and the kernel call it"""
 _up: Connection | None = None
 
 
@@ -176,7 +178,7 @@ def cause_of(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, TrimtuneError | StepFailed):
         return text
-    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text.lower():
+    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _NO_MEMORY):
         return f"out of memory: {text or 'the allocation failed'}"
     if isinstance(error, OSError) and error.errno is not None:
         return f"{os.strerror(error.errno)}: {error.filename or text}"

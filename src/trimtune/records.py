@@ -50,6 +50,8 @@ class Fit(Record):
     batch_size: int = Field(32, ge=1, le=4096, description="rows per optimizer step")
     max_length: int = Field(128, ge=4, le=8192, description="tokens kept of each row")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: the fastest by a timed matrix product")
+    patience: int = Field(3, ge=0, le=1000, description="a fit ends after so many epochs without a better validation score; "
+                                                        "0: never")
 
 
 class Budget(Record):
@@ -178,6 +180,8 @@ class Trial(Record):
     curve: tuple[float, ...] = ()
     pruned: bool = False
     seconds: float = 0.0
+    seconds_to_99: float = 0.0
+    """of training, until the end of the first epoch that scored 99% of the best one"""
     cause: str = ""
 
 
@@ -186,6 +190,9 @@ class SeedFit(Record):
     validation_accuracy: float
     test_accuracy: float | None = None
     seconds: float = 0.0
+    epochs: int = 0
+    """that were run; fewer than asked if it stopped early"""
+    seconds_to_99: float = 0.0
     artifact: str = ""
 
 

@@ -53,7 +53,7 @@ class _Plain(_Quiet):
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
-        if event["kind"] in ("note", "stage"):
+        if event["kind"] in ("note", "stage", "resumed"):
             self._print(event["text"])
         elif event["kind"] == "step" and event["state"] != "start":
             self._print(finished(event))
@@ -80,7 +80,7 @@ class _Live(_Quiet):
         kind = event["kind"]
         if kind == "stage":
             self.console.print(Text(event["text"], style="bold"))
-        elif kind == "note":
+        elif kind in ("note", "resumed"):
             self.console.print(Text(event["text"], style="dim"))
         elif kind == "step" and event["state"] == "start":
             self.step = f"{event['step']} {event['part']}"

@@ -25,7 +25,7 @@ _FACTS = ("rows_per_s", "tokens_per_s", "curve", "precision", "parameters", "tra
 
 def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", config: dict[str, Any] | None = None,
          learning_rate: float | None = None, epochs: int = 4, batch_size: int = 32, max_length: int = 128,
-         precision: str = "auto", seed: int = 0, validation: str | None = None, test: str | None = None,
+         precision: str = "auto", patience: int = 3, seed: int = 0, validation: str | None = None, test: str | None = None,
          text: str | None = None, label: str | None = None,
          task: str = "text_classification", watch: Watch | None = None) -> dict[str, Any]:
     """Fit `method` once; `out` becomes the tuned model folder with `metrics.json` in it.
@@ -43,7 +43,8 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
     low, high = parts.load("method", method).LEARNING_RATES
     rate = learning_rate if learning_rate is not None else float(f"{math.sqrt(low * high):.2g}")
     use = Use(name=method.replace("-", "_"), config=config or {}, given=config or {})
-    fit: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision)
+    fit: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision,
+                               patience=patience)
     data = DataSpec(train=train, validation=validation, test=test, text=text, label=label)
     study = Study(name="tune", model=model, task=task, data=data, tune=(use,), trim=((),), engine=(), fit=Fit(**fit),
                   budget=Budget(trials=1, seeds=1), seed=seed)
@@ -61,7 +62,8 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
             raise StepFailed(next(step.cause for step in store.steps if step.step == "score"))
         found = {"method": use.name, "accuracy": accuracy, "validation_accuracy": made.facts["validation_accuracy"],
                  **{name: made.facts[name] for name in _FACTS},
-                 "seconds": made.seconds, "peak_memory_mb": made.peak_memory_mb, "learning_rate": rate, "epochs": epochs,
+                 "seconds": made.seconds, "peak_memory_mb": made.peak_memory_mb, "learning_rate": rate,
+                 "epochs": epochs, "epochs_run": made.facts["epochs_run"],
                  "seed": seed, "rows": facts.rows, "notes": list(facts.notes), "out": str(out)}
         (scratch / "out").mkdir()
         link_tree(made.folder, scratch / "out")

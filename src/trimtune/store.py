@@ -23,10 +23,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from trimtune.errors import StepFailed, TrimtuneError
-from trimtune.process import Watch, Worker, cause_of
+from trimtune.process import Event, Watch, Worker, cause_of
 from trimtune.records import Artifact, Step
 
 _RECORD = "artifact.json"
+_FORGOTTEN_SECONDS = 30 * 86400
 
 
 def sha256(path: Path) -> str:
@@ -55,6 +56,15 @@ def link_tree(source: Path, target: Path, skip: tuple[str, ...] = (_RECORD,)) ->
                 shutil.copy2(path, target / name)
 
 
+def kept(folder: Path) -> Path | None:
+    """Where a step that is being made in `folder` may leave what its next try goes on from; None outside a store.
+
+    It outlives a kill, a stop and a failure of the step, and is removed when the step is complete.
+    """
+    place = folder.parent.parent / "checkpoints"
+    return place / folder.stem if folder.parent.name == "tmp" and place.is_dir() else None
+
+
 def show(artifact: Artifact, target: Path) -> None:
     """Make `target` an up-to-date view of an artifact's files, replaced as a whole."""
     fresh = target.with_name(f".{target.name}.new")
@@ -81,9 +91,10 @@ class Store:
         try:
             (folder / "tmp").mkdir(parents=True, exist_ok=True)
             (folder / "logs").mkdir(exist_ok=True)
+            (folder / "checkpoints").mkdir(exist_ok=True)
             (folder / "tmp" / f".probe-{os.getpid()}").touch()
             (folder / "tmp" / f".probe-{os.getpid()}").unlink()
-            _sweep(folder / "tmp")
+            _sweep(folder)
         except OSError as error:
             raise TrimtuneError(f"The run folder's store {folder} can't be written: {error.strerror}.",
                                 "It must be a folder that you may write to.", "Choose another with --runs FOLDER.") from None
@@ -95,7 +106,8 @@ class Store:
 
         `work` writes its files into `folder` and returns the artifact's facts (plain JSON). `config` must hold
         everything in `arguments` that decides the outcome and is neither a parent nor the seed. `spent` is what was
-        done for it before this call, if anything: seconds, start-up seconds, peak MB.
+        done for it before this call, if anything: seconds, start-up seconds, peak MB. Work that goes on from what an
+        earlier process left in `kept(folder)` emits "resumed" with the seconds and peak MB that led there; they count too.
 
         Raises:
             StepFailed: `work` failed; the failure stands in the ledger and the next run tries again.
@@ -115,15 +127,20 @@ class Store:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir(parents=True)
-            facts, start_seconds, peak = self._work(work, folder, arguments, home.name, fresh)
+            facts, start_seconds, peak, earlier = self._work(work, folder, arguments, home.name, fresh)
             artifact = Artifact(key=key, **recipe, files=_hashes(folder), facts=facts, start_seconds=start_seconds + spent[1],
-                                seconds=time.perf_counter() - started + spent[0], peak_memory_mb=max(peak, spent[2]),
-                                environment=_environment(), folder=home)
+                                seconds=time.perf_counter() - started + spent[0] + earlier, environment=_environment(),
+                                peak_memory_mb=max(peak, spent[2]), folder=home)
             _commit(folder, home, artifact)
+            shutil.rmtree(self.folder / "checkpoints" / home.name, ignore_errors=True)
         except (StepFailed, OSError) as error:
             self._note_failure(step, part, key, time.perf_counter() - started, cause_of(error))
             self._failed[key] = error if isinstance(error, StepFailed) else StepFailed(cause_of(error))
             raise self._failed[key] from None
+        except KeyboardInterrupt:
+            if any(self.folder.glob(f"checkpoints/{home.name}/*-*")):
+                self.watch({"kind": "note", "text": f"{step} {part}: stopped on its way, kept up to its last checkpoint"})
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._note(artifact)
@@ -170,14 +187,22 @@ class Store:
         return recipe, key, self.folder / f"{step}-{part.replace('/', '-')}-{key[:16]}"
 
     def _work(self, work: Callable[..., dict[str, Any]], folder: Path, arguments: dict[str, Any], name: str,
-              fresh: bool) -> tuple[dict[str, Any], float, float]:
+              fresh: bool) -> tuple[dict[str, Any], float, float, float]:
+        """Facts, start-up seconds, peak MB, and the seconds of earlier processes that this one went on from."""
         if not fresh:
-            return work(folder, **arguments), 0.0, 0.0
+            return work(folder, **arguments), 0.0, 0.0, 0.0
         log = self.folder / "logs" / f"{name}.log"
         log.unlink(missing_ok=True)
+        earlier = {"seconds": 0.0, "peak_memory_mb": 0.0}
+
+        def listen(event: Event) -> None:
+            if event["kind"] == "resumed":
+                earlier.update({name: event[name] for name in earlier})
+            self.watch(event)
+
         with Worker(log) as worker:
-            facts = worker.call(work, folder, **arguments, watch=self.watch)
-            return facts, worker.start_seconds, worker.peak_memory_mb()
+            facts = worker.call(work, folder, **arguments, watch=listen)
+            return facts, worker.start_seconds, max(worker.peak_memory_mb(), earlier["peak_memory_mb"]), earlier["seconds"]
 
     def _read(self, home: Path) -> Artifact | None:
         if not (home / _RECORD).exists():
@@ -219,12 +244,17 @@ def _commit(folder: Path, home: Path, artifact: Artifact) -> None:
     folder.rename(home)
 
 
-def _sweep(tmp: Path) -> None:
-    """Remove what killed runs left; the last part of each name is the process that was writing it."""
-    for path in tmp.iterdir():
+def _sweep(store: Path) -> None:
+    """Remove what killed runs left: half artifacts (the last part of each name is the process that was writing it), and
+    checkpoints of steps that are complete or that nobody has gone on with for a month."""
+    for path in (store / "tmp").iterdir():
         pid = path.suffix.removeprefix(".")
         if path.is_dir() and pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
+    for path in (store / "checkpoints").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # its step is complete, in another run
+            if (store / path.name / _RECORD).exists() or time.time() - path.stat().st_mtime > _FORGOTTEN_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.report import results
 
-from trimtune.records import Limit, Use
+from trimtune.records import Fit, Limit, Use
 from trimtune.report import plots, tables, tuning, words
 
 
@@ -53,6 +53,20 @@ def test_the_budget_sentence_says_what_was_not_allowed() -> None:
     )
     assert tuning.mean_and_deviation([0.9, 0.92]) == "91.0 ± 1.4% (mean ± sd of 2 seeds)"
     assert tuning.mean_and_deviation([0.9]) == "90.0% (1 seed, so no spread)"
+
+
+def test_the_epochs_sentence_says_how_long_the_fits_were() -> None:
+    result = results.full()
+    result = result.model_copy(update={"study": result.study.model_copy(update={"fit": Fit(epochs=8, patience=2)})})
+    search = results.searched("lora")
+    assert tuning.epochs_sentence(result, search) == "", "an older record doesn't know"
+    seeds = [seed.model_copy(update={"epochs": epochs, "seconds_to_99": 6.2})
+             for seed, epochs in zip(search.seeds, (8, 5, 8), strict=True)]
+    assert tuning.epochs_sentence(result, search.model_copy(update={"seeds": tuple(seeds)})) == (
+        "Its fits ran 5 to 8 of 8 epochs (1 ended after 2 epochs without a better score); "
+        "99% of the best validation score after 6.20 s of fitting.")
+    assert tuning.epochs_sentence(result, search.model_copy(update={"seeds": tuple(seeds[:1])})).startswith(
+        "Its fit ran 8 of 8 epochs; 99% of")
 
 
 @pytest.mark.parametrize(

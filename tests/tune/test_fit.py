@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trimtune import parts
-from trimtune.records import Use
+from trimtune.records import Fit, Use
 from trimtune.tasks import text_classification
 from trimtune.tune import search
 
@@ -52,6 +52,19 @@ def test_the_same_recipe_gives_the_same_bytes(small, tmp_path):
     twice = [search.fitter(use("lora"), study, base, rows, Store(tmp_path / name))(1e-3, 7, ()) for name in ("a", "b")]
     hashes = [{name: hashlib.sha256((made.folder / name).read_bytes()).hexdigest() for name in made.files} for made in twice]
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.slow
+def test_a_fit_that_gets_no_better_ends_early_and_its_best_epoch_counts(small):
+    study, store, base, rows = small
+    asked = study.model_copy(update={"fit": Fit(epochs=9, max_length=48, precision="fp32", patience=2)})
+    facts = search.fitter(use("head"), asked, base, rows, store)(1e-9, 0, ()).facts  # too small a rate to change any answer
+    assert facts["epochs_run"] == len(facts["curve"]) == 3
+    assert facts["validation_accuracy"] == facts["curve"][0]
+    assert 0 < facts["seconds_to_99"] < facts["train_seconds"]
+    assert not facts["pruned"]
+    endless = asked.model_copy(update={"fit": asked.fit.model_copy(update={"patience": 0})})
+    assert search.fitter(use("head"), endless, base, rows, store)(1e-9, 0, ()).facts["epochs_run"] == 9
 
 
 @pytest.mark.slow

@@ -67,6 +67,8 @@ Epochs = Annotated[int, Option("--epochs", min=1, max=1000, help="Passes over th
 BatchSize = Annotated[int, Option("--batch-size", min=1, max=4096, help="Rows per step.")]
 MaxLength = Annotated[int, Option("--max-length", min=4, max=8192, help="Tokens kept of each row.")]
 Precision = Annotated[Literal["auto", "fp32", "bf16"], Option("--precision", help="auto: the fastest by a timed matrix product.")]
+Patience = Annotated[int, Option("--patience", min=0, max=1000,
+                                 help="End after so many epochs without a better validation score; 0: never.")]
 Seed = Annotated[int, Option("--seed", min=0, max=2**32 - 1, help="Of everything random.")]
 Validation = Annotated[str | None, Option("--validation", metavar="DATA", help="Validation rows. [default: split off]")]
 Test = Annotated[str | None, Option("--test", metavar="DATA", help="Test rows. [default: split off]")]

@@ -38,7 +38,8 @@ def methods(result: Result) -> list[Method]:
     for search in result.searches:
         split, values = _scores(search)
         found.append(Method(
-            name=search.method.label, sentence=budget_sentence(result, search), notes=search.notes, cause=search.cause,
+            name=search.method.label, notes=search.notes, cause=search.cause,
+            sentence=f"{budget_sentence(result, search)} {epochs_sentence(result, search)}".strip(),
             seeds=mean_and_deviation(values), each=", ".join(words.percent(value) for value in values),
             scored_on=f"{split}, n = {result.data.rows.get(split, 0):,} rows" if values else "",
             dots=tuple(round(100 * (value - low + air) / (high - low + 2 * air), 2) for value in values),
@@ -78,6 +79,20 @@ def budget_sentence(result: Result, search: Search) -> str:
     if search.learning_rate is not None:
         text += f"; best learning rate {words.rate(search.learning_rate)}"
     return text + f"; {len(search.seeds)} of {words.count(search.seeds_asked, 'seed')}."
+
+
+def epochs_sentence(result: Result, search: Search) -> str:
+    """`Its fits ran 3 to 4 of 4 epochs (1 ended after 3 epochs without a better score); 99% of … after 6.20 s …`"""
+    run = [seed.epochs for seed in search.seeds if seed.epochs]
+    if not run:
+        return ""
+    asked, patience = result.study.fit.epochs, result.study.fit.patience
+    span = f"{min(run)} to {max(run)}" if min(run) < max(run) else str(run[0])
+    ended = sum(epochs < asked for epochs in run)
+    why = f" ({ended} ended after {words.count(patience, 'epoch')} without a better score)" if ended else ""
+    reached = words.duration(statistics.median(seed.seconds_to_99 for seed in search.seeds))
+    fits = "Its fit ran" if len(run) == 1 else "Its fits ran"
+    return f"{fits} {span} of {words.count(asked, 'epoch')}{why}; 99% of the best validation score after {reached} of fitting."
 
 
 def step_costs(result: Result) -> list[tuple[str, str, int, int]]:

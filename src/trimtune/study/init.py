@@ -89,7 +89,8 @@ trim: [{', '.join(TRIM)}]
 # engine: [{', '.join(parts.names('engine'))}]
 
 # What every fit shares:
-# fit: {{epochs: {fit.epochs}, batch_size: {fit.batch_size}, max_length: {fit.max_length}, precision: {fit.precision}}}
+# fit: {{epochs: {fit.epochs}, batch_size: {fit.batch_size}, max_length: {fit.max_length}, patience: {fit.patience}, \
+precision: {fit.precision}}}
 
 # For each method: learning rates tried, fits of the best one, cap of its search in minutes.
 budget: {{trials: {budget.trials}, seeds: {budget.seeds}, minutes: {budget.minutes:g}}}

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from trimtune import parts
 from trimtune.process import emit
 from trimtune.study import data
-from trimtune.tune import batches, dropout, features, first_token, fused_lora, precision, trainable
+from trimtune.tune import batches, checkpoint, dropout, features, first_token, fused_lora, precision, trainable
+from trimtune.tune.checkpoint import Checkpoints
 from trimtune.tune.optimizer import Masters
 
 if TYPE_CHECKING:
@@ -31,52 +32,78 @@ class Feed:
 
 @dataclass
 class Fitted:
-    """How a training run went. `best` holds the float32 values of the trained parameters at the best epoch."""
+    """How a training run went: validation accuracy (`curve`) and training seconds so far after each epoch.
+
+    `best` holds the float32 values of the trained parameters at the best epoch.
+    """
 
     curve: list[float] = field(default_factory=list)
+    after_seconds: list[float] = field(default_factory=list)
     best: list[torch.Tensor] = field(default_factory=list)
     pruned: bool = False
     seconds: float = 0.0
     rows: int = 0
     tokens: int = 0
+    checkpoint_seconds: float = 0.0
 
     @property
     def score(self) -> float:
         return max(self.curve)
 
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one."""
+        return len(self.curve) - 1 - self.curve.index(self.score)
+
+    @property
+    def seconds_to_99(self) -> float:
+        return next(seconds for seconds, score in zip(self.after_seconds, self.curve, strict=True) if score >= 0.99 * self.score)
+
     def facts(self) -> dict[str, Any]:
-        return {"validation_accuracy": self.score, "curve": self.curve, "pruned": self.pruned, "train_seconds": self.seconds,
-                "rows_per_s": self.rows / self.seconds, "tokens_per_s": self.tokens / self.seconds, "epochs_run": len(self.curve)}
+        return {"validation_accuracy": self.score, "curve": self.curve, "pruned": self.pruned, "epochs_run": len(self.curve),
+                "train_seconds": self.seconds, "seconds_to_99": self.seconds_to_99, "checkpoint_seconds": self.checkpoint_seconds,
+                "rows_per_s": self.rows / self.seconds, "tokens_per_s": self.tokens / self.seconds}
 
 
 def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed, loss: Callable[..., torch.Tensor], *,
-          epochs: int, passes: int = 1, batch_size: int, seed: int, stop_below: Sequence[float] = ()) -> Fitted:
+          epochs: int, passes: int = 1, batch_size: int, seed: int, stop_below: Sequence[float] = (),
+          patience: int = 0, keep: Checkpoints | None = None) -> Fitted:
     """Train `model` in place through `masters` and keep its best epoch by validation accuracy.
 
     Args:
         passes: passes over the rows per epoch; the validation rows are asked once per epoch.
         stop_below: per epoch the score under which the fit is given up (pruned).
+        patience: epochs without a better score after which the fit ends; 0 for none. The learning rate falls as if it didn't.
+        keep: where it leaves its state now and then, and goes on from if there is one.
     """
     from accelerate import Accelerator
 
     accelerator, fitted = Accelerator(cpu=True), Fitted()
-    for epoch in range(epochs):
+    if keep:
+        keep.restore(model, masters, fitted)
+    for epoch in range(len(fitted.curve), epochs):
+        order = [batch for turn in range(passes)
+                 for batch in batches.order(feed.lengths, batch_size, seed, epoch * passes + turn)]
         model.train()
         started = time.perf_counter()
-        for turn in range(passes):
-            for batch in batches.order(feed.lengths, batch_size, seed, epoch * passes + turn):
-                accelerator.backward(loss(feed.logits(batch), feed.labels[batch]))
-                masters.step()
-                fitted.rows += len(batch)
-                fitted.tokens += sum(feed.lengths[row] for row in batch)
-                emit("progress", text="fit", done=fitted.rows, total=epochs * passes * len(feed.lengths))
-        fitted.seconds += time.perf_counter() - started
+        for batch in order[masters.step_count - epoch * len(order):]:
+            accelerator.backward(loss(feed.logits(batch), feed.labels[batch]))
+            masters.step()
+            fitted.rows += len(batch)
+            fitted.tokens += sum(feed.lengths[row] for row in batch)
+            fitted.seconds, started = fitted.seconds + time.perf_counter() - started, time.perf_counter()
+            emit("progress", text="fit", done=fitted.rows, total=epochs * passes * len(feed.lengths))
+            if keep:
+                keep.save_if_due(model, masters, fitted)
         score = accuracy(model, validation, batch_size)
         if score > max(fitted.curve, default=-1.0):
             fitted.best = masters.snapshot()
         fitted.curve.append(score)
+        fitted.after_seconds.append(fitted.seconds)
         if epoch < len(stop_below) and epoch + 1 < epochs and score < stop_below[epoch]:
             fitted.pruned = True
+            break
+        if patience and fitted.waited >= patience:
             break
     return fitted
 
@@ -94,7 +121,7 @@ def accuracy(model: torch.nn.Module, feed: Feed, batch_size: int) -> float:
 
 def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, method: str, config: dict[str, Any],
         learning_rate: float, epochs: int, batch_size: int, max_length: int, precision_: str, seed: int,
-        stop_below: Sequence[float] = (), features_: Path | None = None) -> dict[str, Any]:
+        stop_below: Sequence[float] = (), patience: int = 0, features_: Path | None = None) -> dict[str, Any]:
     """Fit one method at one learning rate; write the tuned model folder into `folder` and return its facts."""
     part, settings = parts.load("task", task), parts.load("method", method)
     config_ = settings.Config(**config)
@@ -112,7 +139,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     steps = epochs * passes * -(-len(feed.lengths) // batch_size)
     masters = Masters(list(trainable.trained(model).values()), originals, learning_rate, steps)
     fitted = train(model, masters, feed, validation, part.loss, epochs=epochs, passes=passes, batch_size=batch_size, seed=seed,
-                   stop_below=stop_below)
+                   stop_below=stop_below, patience=patience, keep=checkpoint.of(folder))
     trainable.save(folder, base, model, dict(zip(names, fitted.best, strict=True)), part, model_name)
     return {**fitted.facts(), **count, "learning_rate": learning_rate, "precision": precision_}
 
@@ -129,8 +156,12 @@ def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed
 
 
 def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_rate: float, epochs: int, batch_size: int,
-            max_length: int, seed: int, task: str = "text_classification", precision_: str = "auto") -> dict[str, Any]:
-    """Train all parameters of a trimmed module in place, at its best epoch by validation; returns the fit's facts."""
+            max_length: int, seed: int, task: str = "text_classification", precision_: str = "auto",
+            folder: Path | None = None) -> dict[str, Any]:
+    """Train all parameters of a trimmed module in place, at its best epoch by validation; returns the fit's facts.
+
+    `folder` is the one that the trim is being made in: a trim that is killed then goes on in the middle of this fit.
+    """
     import torch
 
     part = parts.load("task", task)
@@ -141,7 +172,8 @@ def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_r
     module.to(precision.dtype(chosen))
     feed, validation = (token_feed(module, split, tokenizer, max_length) for split in (splits.train, splits.validation))
     masters = Masters(list(module.parameters()), originals, learning_rate, epochs * -(-len(feed.lengths) // batch_size))
-    fitted = train(module, masters, feed, validation, part.loss, epochs=epochs, batch_size=batch_size, seed=seed)
+    fitted = train(module, masters, feed, validation, part.loss, epochs=epochs, batch_size=batch_size, seed=seed,
+                   keep=checkpoint.of(folder) if folder else None)
     module.float()
     with torch.no_grad():
         for parameter, value in zip(module.parameters(), fitted.best, strict=True):

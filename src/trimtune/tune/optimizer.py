@@ -6,7 +6,7 @@ first share of the steps, then linear to zero. Gradients are clipped to norm 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -66,3 +66,27 @@ class Masters:
 
     def snapshot(self) -> list[torch.Tensor]:
         return [master.detach().clone() for master in self.masters]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that the next step follows from, by name: masters, AdamW's moments and counts. No copies."""
+        moments = {f"moment.{index}.{name}": value for index, found in self.optimizer.state_dict()["state"].items()
+                   for name, value in found.items()}
+        return {**{f"master.{index}": master.detach() for index, master in enumerate(self.masters)}, **moments}
+
+    def load(self, state: Mapping[str, torch.Tensor], step_count: int) -> None:
+        """Go on from a `state` after `step_count` steps."""
+        import torch
+
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in state.items():
+            if name.startswith("moment."):
+                _, at, what = name.split(".")
+                moments.setdefault(int(at), {})[what] = value.clone()
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.step_count = step_count
+        with torch.no_grad():
+            for index, (master, working) in enumerate(zip(self.masters, self.working, strict=True)):
+                master.copy_(state[f"master.{index}"])
+                if self.apart and step_count:
+                    working.copy_(master)

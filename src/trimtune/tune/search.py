@@ -83,7 +83,7 @@ def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> t
         facts = artifact.facts
         optuna_study.tell(asked, facts["validation_accuracy"])
         trials.append(Trial(learning_rate=rate, score=facts["validation_accuracy"], curve=tuple(facts["curve"]),
-                            pruned=facts["pruned"], seconds=artifact.seconds))
+                            pruned=facts["pruned"], seconds=artifact.seconds, seconds_to_99=facts["seconds_to_99"]))
         if not facts["pruned"]:
             kept.append(artifact)
     return trials, kept, []
@@ -105,7 +105,7 @@ def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Sto
 
     def fit_at(rate: float, seed: int, thresholds: tuple[float, ...]) -> Artifact:
         config = {**shared, "method": method.name, "config": method.config, "learning_rate": rate, "epochs": study.fit.epochs,
-                  "stop_below": list(thresholds)}
+                  "stop_below": list(thresholds), "patience": study.fit.patience}
         arguments = {**config, **stored, "base": base.folder, "rows": rows.folder, "seed": seed, "model_name": study.model}
         return store.step("tune", method.name, loop.fit, arguments, config=config, parents=parents, seed=seed, code=code)
 
@@ -113,7 +113,9 @@ def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Sto
 
 
 def seed_fit(artifact: Artifact) -> SeedFit:
-    return SeedFit(seed=artifact.seed, validation_accuracy=_score(artifact), seconds=artifact.seconds, artifact=artifact.key)
+    facts = artifact.facts
+    return SeedFit(seed=artifact.seed, validation_accuracy=_score(artifact), seconds=artifact.seconds, artifact=artifact.key,
+                   epochs=facts["epochs_run"], seconds_to_99=facts["seconds_to_99"])
 
 
 def _thresholds(trials: list[Trial], rows: int) -> tuple[float, ...]:

@@ -1,0 +1,163 @@
+"""Kill fits with signal 9 at random moments, let them go on from their checkpoints, and compare them with undisturbed ones.
+
+    python bench/kill_fit.py --kills 100
+
+Three fits of the real model on a few hundred rows of helpdesk: LoRA and full in the number format that is fast here, and
+the head on stored features. Each runs as a process of the store, is killed, is asked for again in a new store object, until
+it is done; then it begins anew in an empty store, until all kills are spent. Equal must be the sha256 of every file of the
+tuned model folder, the validation curve, and every other fact that is no time. Exit status 0 only if all are.
+
+    python bench/kill_fit.py --kills 0 --share-epochs 20
+
+measures what checkpoints cost at their default distance, as a share of the fit's time, in LoRA and full fits so long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import trimtune
+from trimtune import parts
+from trimtune.errors import StepFailed
+from trimtune.records import Artifact, DataSpec, Fit, Study, Use
+from trimtune.store import Store
+from trimtune.study.stored import prepared
+from trimtune.tasks._base import base_of
+from trimtune.tune import search
+
+FITS = {"lora": (3, 0.5), "head": (100, 0.25), "full": (2, 0.25)}
+"""method: epochs, share of the kills"""
+CLOCK = {"train_seconds", "checkpoint_seconds", "seconds_to_99", "rows_per_s", "tokens_per_s"}
+BETWEEN_SECONDS = "0.2"
+
+
+def study(folder: Path, epochs: int, precision: str) -> Study:
+    data = DataSpec(**{split: str(folder / f"{split}.csv") for split in ("train", "validation", "test")})
+    return Study(name="kill", model="minilm", task="text_classification", data=data, tune=(), trim=((),), engine=(),
+                 fit=Fit(epochs=epochs, max_length=32, precision=precision, patience=0))
+
+
+def fit(method: str, asked: Study, store: Store) -> Artifact:
+    """The tuned artifact at the middle of the method's range."""
+    rows, facts = prepared(asked, store)
+    use = Use(name=method, config=parts.load("method", method).Config().model_dump())
+    low, high = parts.load("method", method).LEARNING_RATES
+    return search.fitter(use, asked, base_of(asked, facts.labels, store), rows, store)((low * high) ** 0.5, 0, ())
+
+
+def killed_fit(method: str, asked: Study, folder: Path, draw: random.Random, kills: int,
+               longest: float) -> tuple[Artifact, int, int]:
+    """Fit in this store until it is done, with at most `kills` kills on the way.
+
+    Returns the artifact, the kills, and how often it went on in the middle.
+    """
+    done = resumed = 0
+
+    def watch(event: dict[str, Any]) -> None:
+        nonlocal resumed
+        resumed += event["kind"] == "resumed"
+
+    while True:
+        store, over = Store(folder, watch), threading.Event()
+        if done < kills:
+            threading.Thread(target=kill_later, args=(draw.uniform(0, longest), over), daemon=True).start()
+        try:
+            return fit(method, asked, store), done, resumed
+        except StepFailed as failure:
+            if "signal 9" not in failure.cause:
+                raise
+            done += 1
+        finally:
+            over.set()
+
+
+def kill_later(seconds: float, over: threading.Event) -> None:
+    """Kill the process of whatever step is running then."""
+    if not over.wait(seconds):
+        for process in multiprocessing.active_children():
+            process.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share-epochs", type=int, default=0, help="also time the default checkpoints in fits of so many epochs")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kill_fit.json")
+    asked = parser.parse_args()
+    found: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        small_rows(folder)
+        if asked.share_epochs:
+            found["checkpoints_at_the_default_distance"] = share(folder, asked.share_epochs)
+        if asked.kills:
+            found["kills"] = kill(folder, asked.kills, random.Random(asked.seed))
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if asked.kills and not all(line["equal"] for line in found["kills"]):
+        raise SystemExit(1)
+
+
+def kill(folder: Path, kills: int, draw: random.Random) -> list[dict[str, Any]]:
+    os.environ["TRIMTUNE_CHECKPOINT_SECONDS"] = BETWEEN_SECONDS  # before the fork server starts, which hands it on
+    store = Store(folder / "whole")
+    fits, last = [], list(FITS)[-1]
+    left = kills
+    print(f"{'fit':6} {'format':6} {'alone':>7} {'kills':>6} {'went on':>8} {'fits':>5} {'files':>6}  equal", flush=True)
+    for method, (epochs, part) in FITS.items():
+        wanted = study(folder, epochs, "auto")
+        whole = fit(method, wanted, store)
+        wanted = study(folder, epochs, whole.facts["precision"])  # timed once, so that a borderline machine doesn't waver
+        mine = left if method == last else round(kills * part)
+        left -= mine
+        line = {"fit": method, "precision": whole.facts["precision"], "seconds": round(whole.seconds, 1), "kills": 0,
+                "went_on": 0, "fits": 0, "files": len(whole.files), "equal": True}
+        while line["kills"] < mine:
+            home = folder / f"{method}-{line['fits']}"
+            made, done, resumed = killed_fit(method, wanted, home, draw, mine - line["kills"], 0.7 * whole.seconds)
+            line["kills"], line["went_on"], line["fits"] = line["kills"] + done, line["went_on"] + resumed, line["fits"] + 1
+            line["equal"] &= made.files == whole.files and told(made) == told(whole)
+        print(f"{method:6} {line['precision']:6} {line['seconds']:5} s {line['kills']:6} {line['went_on']:8} {line['fits']:5} "
+              f"{line['files']:6}  {'yes' if line['equal'] else 'NO'}", flush=True)
+        fits.append(line)
+    return fits
+
+
+def share(folder: Path, epochs: int) -> list[dict[str, Any]]:
+    """Fits that nobody kills, with checkpoints as a user gets them."""
+    found = []
+    for method in ("lora", "full"):
+        made = fit(method, study(folder, epochs, "auto"), Store(folder / "share"))
+        took = made.facts["checkpoint_seconds"]
+        line = {"fit": method, "precision": made.facts["precision"], "seconds": round(made.seconds, 1),
+                "checkpoint_seconds": round(took, 2), "share_percent": round(100 * took / made.facts["train_seconds"], 2)}
+        print(f"{method}: {took:.2f} s of {made.facts['train_seconds']:.0f} s of fitting ({line['share_percent']}%)", flush=True)
+        found.append(line)
+    return found
+
+
+def told(made: Artifact) -> dict[str, Any]:
+    return {name: value for name, value in made.facts.items() if name not in CLOCK}
+
+
+def small_rows(folder: Path) -> None:
+    source = Path(trimtune.__file__).parent / "data" / "helpdesk"
+    for split, count in (("train", 256), ("validation", 96), ("test", 48)):
+        lines = (source / f"{split}.csv").read_text(encoding="utf-8").splitlines()
+        (folder / f"{split}.csv").write_text("\n".join(lines[:count + 1]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    main()
+    print(f"{time.perf_counter() - started:.0f} s")
