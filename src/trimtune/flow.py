@@ -16,6 +16,7 @@ from trimtune.choose.choose import choose
 from trimtune.engines._export import exported
 from trimtune.errors import StepFailed
 from trimtune.measure import _machine as machine
+from trimtune.measure._baselines import race
 from trimtune.measure._protocol import measure_all
 from trimtune.measure._seeds import score_seeds
 from trimtune.process import Watch, warm_up
@@ -47,6 +48,7 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         candidates = expand(study)
 
         store.stage("tune")
+        baselines = race(study, base, rows, store)
         methods = {candidate.method.label: candidate.method for candidate in candidates}
         tuned = {label: search.tune(method, study, base, rows, store) for label, method in methods.items()}
         store.stage("trim and export")
@@ -62,7 +64,8 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         lines = [_row(candidate, built[candidate.name], readings, failures, store) for candidate in candidates]
         truth = tuple(rows.facts["test_labels"])
         result = Result(study=study, data=facts, machine=machine.describe(), rows=tuple(lines), searches=searches,
-                        choice=choose(lines, predictions, truth, study.require, study.prefer), steps=tuple(store.steps),
+                        choice=choose(lines, predictions, truth, study.require, study.prefer, baselines),
+                        baselines=baselines, steps=tuple(store.steps),
                         predictions={name: tuple(found) for name, found in predictions.items()}, truth=truth,
                         version=version("trimtune"), created=datetime.now(UTC).isoformat(timespec="seconds"),
                         seconds=time.perf_counter() - started)
@@ -88,7 +91,7 @@ def rechoose(result: Result, require: Sequence[Limit] | None = None, prefer: Pre
     """The same measurements under other limits: nothing is run."""
     study = result.study.model_copy(update={"require": result.study.require if require is None else tuple(require),
                                             "prefer": prefer or result.study.prefer})
-    choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer)
+    choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer, result.baselines)
     return result.model_copy(update={"study": study, "choice": choice})
 
 

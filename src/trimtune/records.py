@@ -205,6 +205,20 @@ class Search(Record):
     """why the method failed as a whole, if it did"""
 
 
+class Baseline(Record):
+    """A rule that needs no tuning, scored on the same test rows; or the cause why it could not be."""
+
+    name: str
+    title: str
+    """its name in words, `TF-IDF + logistic regression`"""
+    readings: dict[str, Reading] = {}
+    predictions: tuple[int, ...] = ()
+    """label index of every test row"""
+    note: str = ""
+    """what was chosen on the validation rows"""
+    cause: str = ""
+
+
 class Step(Record):
     """One line of the run's ledger of steps."""
 
@@ -233,6 +247,8 @@ class Choice(Record):
     sentence: str
     tied: tuple[str, ...] = ()
     """candidates whose quality cannot be told apart from the best one's"""
+    unbeaten_baselines: tuple[str, ...] = ()
+    """baselines that the picked candidate (or, with none picked, the most accurate one) does not beat"""
 
 
 class DataFacts(Record):
@@ -269,6 +285,7 @@ class Result(Record):
     choice: Choice
     predictions: dict[str, tuple[int, ...]] = {}
     """candidate name → predicted label index of every test row"""
+    baselines: tuple[Baseline, ...] = ()
     truth: tuple[int, ...] = ()
     version: str = ""
     created: str = ""

@@ -8,7 +8,7 @@ from tests.choose.candidates import TRUTH, failed, limit, predictions, right, ro
 from trimtune.choose.choose import choose
 from trimtune.choose.compare import answers
 from trimtune.errors import TrimtuneError
-from trimtune.records import Choice, Limit, Prefer, Row
+from trimtune.records import Baseline, Choice, Limit, Prefer, Row
 
 
 def reasons(choice: Choice) -> dict[str, str]:
@@ -109,6 +109,40 @@ def test_a_cheaper_method_that_ties_is_mentioned() -> None:
     rows = [row("full", ms=5, fit=60), row("head", ms=5.5, fit=3)]
     sentence = choose(rows, predictions(rows, 380, 380), TRUTH, [], "quality").sentence
     assert "No gain here from dearer tuning: head@onnx_runtime ties in accuracy and took 3 s to tune instead of 60 s" in sentence
+
+
+def baseline(name: str, count: int, shift: int = 0) -> Baseline:
+    return Baseline(name=name, title=name.title(), predictions=right(count, shift))
+
+
+def test_a_baseline_that_ties_is_the_first_sentence() -> None:
+    rows = [row("full", ms=5), row("head", ms=6)]
+    given_ = predictions(rows, 380, 300)
+    found = choose(rows, given_, TRUTH, [], "quality", [baseline("majority", 40), baseline("tfidf", 377, shift=2)])
+    assert found.sentence.startswith("No gain from tuning is shown here: Tfidf ties with full@onnx_runtime, 94.2% against 95.0% "
+                                     "of 400 test rows right (-0.8 points, 95% interval -")
+    assert " Take full@onnx_runtime: " in found.sentence
+    assert found.unbeaten_baselines == ("tfidf",)
+    assert found.picked == choose(rows, given_, TRUTH, [], "quality").picked, "a baseline is never picked: it can't be shipped"
+
+
+def test_a_baseline_that_wins_is_said_to_and_one_that_loses_is_not_named() -> None:
+    rows = [row("full", ms=5), row("head", ms=6)]
+    given_ = predictions(rows, 340, 300)
+    won = choose(rows, given_, TRUTH, [], "quality", [baseline("tfidf", 380), baseline("centroid", 345)])
+    assert won.sentence.startswith("Tuning loses here: Tfidf beats full@onnx_runtime, 95.0% against 85.0% of 400 test rows "
+                                   "right (+10.0 points, ")
+    assert won.unbeaten_baselines == ("tfidf", "centroid")
+    lost = choose(rows, given_, TRUTH, [], "quality", [baseline("tfidf", 300), Baseline(name="x", title="X", cause="no words")])
+    assert lost == choose(rows, given_, TRUTH, [], "quality")
+
+
+def test_with_nothing_inside_the_limits_the_baselines_meet_the_most_accurate_one() -> None:
+    rows = [row("full", mb=90)]
+    found = choose(rows, predictions(rows, 380), TRUTH, [limit("size_mb <= 1")], "quality", [baseline("tfidf", 380)])
+    assert found.picked is None
+    assert found.sentence.startswith("No gain from tuning is shown here: Tfidf ties with full@onnx_runtime")
+    assert "None of the 1 candidate measured is inside the limits." in found.sentence
 
 
 names = st.lists(st.tuples(st.sampled_from(["full", "lora", "head", "prefix"]), st.sampled_from(["", "int8", "prune_ffn"]),
