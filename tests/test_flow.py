@@ -122,3 +122,19 @@ def test_a_dropped_in_trim_runs_like_any_other(result, runs, tmp_path, monkeypat
     mirrored, plain = found.row("head+mirror@torch_eager"), found.row("head@torch_eager")
     assert mirrored.status == "measured", mirrored.cause
     assert found.predictions[mirrored.name] == found.predictions[plain.name]
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_not_here_makes_its_candidates_unavailable(result, runs, tmp_path, monkeypatch):
+    from trimtune import parts
+
+    source = parts._files("engine")["torch_eager"].read_text(encoding="utf-8")
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "engines" / "absent.py").write_text(source + "\n\ndef available():\n    return 'pip install absent'\n")
+    monkeypatch.setenv("TRIMTUNE_PARTS", str(tmp_path))
+    study = read.resolve({**STUDY, "name": "absent", "trim": ["none"], "engine": ["absent", "torch_eager"]}, "study", runs)
+    found = flow.run(study, runs)
+    gone = found.row("head@absent")
+    assert gone.status == "unavailable"
+    assert gone.cause == "absent is not available here: pip install absent"
+    assert found.row("head@torch_eager").status == "measured"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trimtune.choose.choose import choose
 from trimtune.engines._export import exported
-from trimtune.errors import StepFailed
+from trimtune.errors import StepFailed, Unavailable
 from trimtune.measure import _machine as machine
 from trimtune.measure._baselines import race
 from trimtune.measure._protocol import measure_all
@@ -56,8 +56,7 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         store.stage("measure")
         engines = {candidate.name: candidate.engine for candidate in candidates}
         runnable = {name: made[1] for name, made in built.items() if not isinstance(made, StepFailed)}
-        readings, predictions, failures = measure_all(runnable, engines, rows, study.fit.max_length, store, store.watch,
-                                                      task=study.task)
+        readings, predictions, failures = measure_all(runnable, engines, rows, study.fit.max_length, store, task=study.task)
         searches = tuple(score_seeds(ledger, rows, study.fit.max_length, study.task, store) for ledger, _ in tuned.values())
 
         store.stage("choose and report")
@@ -112,7 +111,7 @@ def _row(candidate: Candidate, built: Built | StepFailed, readings: dict[str, di
          store: Store) -> Row:
     if isinstance(built, StepFailed) or candidate.name in failures:
         cause = built.cause if isinstance(built, StepFailed) else failures[candidate.name]
-        return Row(candidate=candidate, status="failed", cause=cause)
+        return Row(candidate=candidate, status="unavailable" if isinstance(built, Unavailable) else "failed", cause=cause)
     links, runnable = built
     return Row(candidate=candidate, status="measured", packed=runnable.facts["packed"], artifact=runnable.key,
                trimmed=links[-1].key, readings={**readings[candidate.name], **cost(links, store)})

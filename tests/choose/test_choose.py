@@ -63,6 +63,16 @@ def test_equal_in_what_is_preferred_goes_to_the_more_accurate() -> None:
     assert reasons(choice)["full+int8@onnx_runtime"] == "equal to full@onnx_runtime in fit_seconds, 2.5 points less accurate"
 
 
+@pytest.mark.parametrize(("prefer", "field", "noise", "real"), [("size", "mb", 23.6001, 24.2), ("cost", "fit", 25.0, 30.0),
+                                                                ("latency", "ms", 23.8, 25.0)])
+def test_a_difference_within_noise_is_a_tie_that_quality_decides(prefer: Prefer, field: str, noise: float, real: float) -> None:
+    for other, picked in ((noise, "full"), (real, "head")):
+        rows = [row("head", **{field: 23.6}), row("full", **{field: other})]
+        choice = choose(rows, predictions(rows, 340, 380), TRUTH, [], prefer)
+        assert choice.picked == f"{picked}@onnx_runtime"
+        assert ("within noise" in choice.sentence) == (picked == "full")
+
+
 def test_an_impossible_limit_gets_the_nearest_miss_and_what_it_would_take() -> None:
     rows = [row("full", ms=12.34, mb=90), row("lora", ms=20, mb=31)]
     require = [limit("latency_p50_ms <= 8"), limit("size_mb <= 80")]
@@ -79,7 +89,11 @@ def test_a_limit_that_no_reading_can_answer_is_said_to_be_so() -> None:
     rows = [row("full", ms=None)]
     choice = choose(rows, predictions(rows, 380), TRUTH, [limit("latency_p50_ms <= 8")], "quality")
     assert choice.picked is None
-    assert "too few" in choice.sentence
+    assert "The limit latency_p50_ms <= 8 can't be judged, not measured: too few samples, 118 of 200: drop it" in choice.sentence
+    two = [row("full"), row("lora", ms=None)]
+    choice = choose(two, predictions(two, 380, 380), TRUTH, [limit("latency_p50_ms <= 12")], "quality")
+    assert reasons(choice)["lora@onnx_runtime"] == ("not shown to be inside the limits: latency_p50_ms <= 12 can't be judged, "
+                                                    "not measured: too few samples, 118 of 200")
 
 
 def test_nothing_measured_says_why() -> None:
@@ -196,4 +210,5 @@ def test_relaxing_a_limit_never_worsens_the_pick(race, require, prefer, data) ->
         return
     reading = {"latency": "latency_p50_ms", "size": "size_mb", "cost": "fit_seconds"}[prefer]
     value = {each.name: each.value(reading) if each.value(reading) is not None else float("inf") for each in rows}
-    assert value[after] <= value[before]
+    noise = {"latency": 1.01 / 0.99, "size": 1.01, "cost": 1.1}[prefer]
+    assert value[after] <= value[before] * noise

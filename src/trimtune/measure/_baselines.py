@@ -28,7 +28,8 @@ def _scored(name: str, study: Study, base: Artifact, rows: Artifact, store: Stor
         return entry.model_copy(update={"cause": failure.cause})
     found = made.facts["predictions"]["test"]
     sample = {"predictions": found, "truth": rows.facts["test_labels"], "classes": rows.facts["labels"]}
-    costs = {"size_mb": (made.facts["size_bytes"] / 1e6, "MB"), "fit_seconds": (made.seconds, "s")}
+    size_bytes = made.facts["size_bytes"]
+    costs = {"fit_seconds": (made.seconds, "s")} | ({"size_mb": (size_bytes / 1e6, "MB")} if size_bytes is not None else {})
     readings = {**quality.summarize([sample], quality.Config()),
                 **{key: Reading(name=key, value=value, unit=unit, better="lower", n=1) for key, (value, unit) in costs.items()}}
     return entry.model_copy(update={"predictions": tuple(found), "readings": readings, "note": made.facts["note"]})

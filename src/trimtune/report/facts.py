@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from trimtune.records import Result
@@ -71,6 +72,7 @@ def asked(result: Result) -> list[tuple[str, str]]:
             ("Seed", str(study.seed))]
 
 
-def ship_line(result: Result) -> str:
-    """The command that ships the picked candidate, quoted for a shell."""
-    return f"trimtune ship {shlex.quote(f'runs/{result.study.name}')} -o bundle/"
+def commands(folder: Path) -> dict[str, str]:
+    """The commands that go on from a run folder, quoted for a shell."""
+    run = shlex.quote(str(folder))
+    return {"ship": f"trimtune ship {run} -o bundle/", "choose": f'trimtune choose {run} --require "…"'}

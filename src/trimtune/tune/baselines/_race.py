@@ -16,10 +16,11 @@ Answer = Callable[[Sequence[str]], list[int]]
 
 @dataclass(frozen=True)
 class Rule:
-    """A fitted baseline. `size_bytes`: what it would take to keep it; `note`: what was chosen on the validation rows."""
+    """A fitted baseline. `size_bytes`: what it would take to keep it, if that is worth a word; `note`: what was chosen on
+    the validation rows."""
 
     answer: Answer
-    size_bytes: int
+    size_bytes: int | None
     note: str = ""
 
 

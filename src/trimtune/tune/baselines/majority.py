@@ -22,4 +22,4 @@ TASKS = ("text_classification",)
 def fit(train: Split, validation: Split, classes: int, base: Path, task: str, max_length: int) -> Rule:
     """The rule that knows one label."""
     label = int(np.bincount(train.labels, minlength=classes).argmax())
-    return Rule(lambda texts: [label] * len(texts), size_bytes=8)
+    return Rule(lambda texts: [label] * len(texts), size_bytes=None)
