@@ -50,6 +50,8 @@ class Fit(Record):
     batch_size: int = Field(32, ge=1, le=4096, description="rows per optimizer step")
     max_length: int = Field(128, ge=4, le=8192, description="tokens kept of each row")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: the fastest by a timed matrix product")
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes weigh more in the loss, as "
+                                                                           "much as they are rarer")
 
 
 class Budget(Record):

@@ -68,7 +68,7 @@ def asked(result: Result) -> list[tuple[str, str]]:
             ("Budget per method", (f"{words.count(budget.trials, 'trial')}, {words.count(budget.seeds, 'seed')}, "
                                   f"{budget.minutes:g} min of search")),
             ("Each fit", (f"{words.count(fit.epochs, 'epoch')}, batches of {fit.batch_size}, at most {fit.max_length} tokens, "
-                         f"precision {fit.precision}")),
+                         f"precision {fit.precision}, {'balanced' if fit.class_weights == 'balanced' else 'no'} class weights")),
             ("Seed", str(study.seed))]
 
 

@@ -13,8 +13,7 @@ from trimtune.records import Result
 from trimtune.report import facts, plots, tables, tuning, words
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_TILES = ("accuracy", "worst_class_accuracy", "latency_p50_ms", "size_mb", "throughput_rows_per_s", "peak_memory_mb",
-          "fit_seconds")
+_TILES = ("accuracy", "latency_p50_ms", "size_mb", "throughput_rows_per_s", "peak_memory_mb", "fit_seconds")
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,7 @@ def _tiles(result: Result) -> list[Tile]:
         reading = row.readings.get(name)
         if reading is not None:
             limits = [words.bound(result, limit) for limit in result.study.require if limit.reading == name]
-            counted = words.worst_class(row) if name == "worst_class_accuracy" else f"n = {reading.n:,}" if reading.n > 1 else ""
-            detail = ", ".join(filter(None, [words.interval(reading), counted]))
+            detail = ", ".join(filter(None, [words.interval(reading), f"n = {reading.n:,}" if reading.n > 1 else ""]))
             found.append(Tile(words.title(name), words.value(reading), reading.note if reading.value is None else detail,
                               f"limit {words.listed(limits)}" if limits else ""))
     return found
