@@ -75,4 +75,4 @@ def test_the_minority_class_is_found_more_often(method: str, small, tmp_path) ->
         hits = [answer == rare for answer, label in zip(answers, rows.facts["test_labels"], strict=True) if label == rare]
         recall[kind] = sum(hits) / len(hits)
         assert made.config["class_weights"] == kind
-    assert recall["balanced"] > recall["none"] + 0.05, recall
+    assert recall["balanced"] > recall["none"] + 0.2, recall
