@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from trimtune import flow
-from trimtune.records import Fit
+from tests.conftest import ROOT
+from trimtune import flow, parts
+from trimtune.records import Fit, Result
 from trimtune.ship.source import read_result
 from trimtune.study import read
 
@@ -61,6 +62,50 @@ def test_the_same_answers_come_back_from_disk_and_other_limits_need_no_run(resul
     none = flow.rechoose(again, [Limit(reading="size_mb", op="<=", value=1)])
     assert none.choice.picked is None
     assert "size_mb" in none.choice.sentence
+
+
+def tie_said(result, folder):
+    """Whether the choice, choice.json, report.md and a choice made anew all begin with a baseline that isn't beaten."""
+    said = [result.choice.sentence, json.loads((folder / "choice.json").read_text())["sentence"],
+            (folder / "report.md").read_text().split("\n\n")[1], flow.rechoose(read_result(folder)).choice.sentence]
+    found = {text.startswith(("No gain from tuning is shown here: ", "Tuning loses here: ")) for text in said}
+    assert len(found) == 1, said
+    return found.pop()
+
+
+@pytest.mark.slow
+def test_where_counting_words_is_enough_the_first_sentence_says_so(runs, tmp_path):
+    for name in ("train", "validation", "test"):
+        with (ROOT / "src/trimtune/data/helpdesk" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["label"] in ("login_problem", "refund_request", "feature_request")]
+        with (tmp_path / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ["text", "label"])
+            writer.writeheader()
+            writer.writerows(rows)
+    data = {name: str(tmp_path / f"{name}.csv") for name in ("train", "validation", "test")}
+    study = read.resolve({**STUDY, "name": "easy", "data": data, "trim": ["none"], "engine": ["torch_eager"]}, "study", runs)
+    found = flow.run(study, runs)
+    assert tie_said(found, runs / "easy")
+    assert found.choice.unbeaten_baselines
+    assert found.choice.picked == "head@torch_eager"
+    old = found.model_dump()
+    del old["baselines"]
+    assert Result.model_validate(old).baselines == (), "a result from before there were baselines"
+
+
+@pytest.mark.slow
+def test_where_words_alone_say_little_tuning_beats_every_baseline(runs, shared_data, tmp_path):
+    lines = (shared_data / "sst2" / "train.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    for name, part in (("train", lines[1:1201]), ("validation", lines[1201:1501])):
+        (tmp_path / f"{name}.csv").write_text(lines[0] + "".join(part), encoding="utf-8")
+    data = {"train": str(tmp_path / "train.csv"), "validation": str(tmp_path / "validation.csv"),
+            "test": str(shared_data / "sst2" / "test.csv")}
+    study = {**STUDY, "name": "sentiment", "data": data, "tune": ["lora"], "trim": ["none"], "engine": ["torch_eager"],
+             "fit": {"epochs": 2, "max_length": 48}, "budget": {"trials": 1, "seeds": 1, "minutes": 5}, "require": None}
+    found = flow.run(read.resolve(study, "study", runs), runs)
+    assert not tie_said(found, runs / "sentiment")
+    assert found.choice.unbeaten_baselines == ()
+    assert {baseline.name for baseline in found.baselines} == set(parts.names("baseline"))
 
 
 @pytest.mark.slow
@@ -122,3 +167,17 @@ def test_a_dropped_in_trim_runs_like_any_other(result, runs, tmp_path, monkeypat
     mirrored, plain = found.row("head+mirror@torch_eager"), found.row("head@torch_eager")
     assert mirrored.status == "measured", mirrored.cause
     assert found.predictions[mirrored.name] == found.predictions[plain.name]
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_not_here_makes_its_candidates_unavailable(result, runs, tmp_path, monkeypatch):
+    source = parts._files("engine")["torch_eager"].read_text(encoding="utf-8")
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "engines" / "absent.py").write_text(source + "\n\ndef available():\n    return 'pip install absent'\n")
+    monkeypatch.setenv("TRIMTUNE_PARTS", str(tmp_path))
+    study = read.resolve({**STUDY, "name": "absent", "trim": ["none"], "engine": ["absent", "torch_eager"]}, "study", runs)
+    found = flow.run(study, runs)
+    gone = found.row("head@absent")
+    assert gone.status == "unavailable"
+    assert gone.cause == "absent is not available here: pip install absent"
+    assert found.row("head@torch_eager").status == "measured"

@@ -28,6 +28,10 @@ class StepFailed(Exception):
         super().__init__(cause)
 
 
+class Unavailable(StepFailed):
+    """What a step needs isn't there on this machine: nothing broke, and nothing was tried."""
+
+
 def unknown(what: str, given: str, known: Iterable[str], where: str = "", do: str = "") -> TrimtuneError:
     """The error for a name that is not among the known ones, with the nearest one offered."""
     names = sorted(known)

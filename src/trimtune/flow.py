@@ -14,8 +14,9 @@ from pathlib import Path
 
 from trimtune.choose.choose import choose
 from trimtune.engines._export import exported
-from trimtune.errors import StepFailed
+from trimtune.errors import StepFailed, Unavailable
 from trimtune.measure import _machine as machine
+from trimtune.measure._baselines import race
 from trimtune.measure._protocol import measure_all
 from trimtune.measure._seeds import score_seeds
 from trimtune.process import Watch, warm_up
@@ -47,6 +48,7 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         candidates = expand(study)
 
         store.stage("tune")
+        baselines = race(study, base, rows, store)
         methods = {candidate.method.label: candidate.method for candidate in candidates}
         tuned = {label: search.tune(method, study, base, rows, store) for label, method in methods.items()}
         store.stage("trim and export")
@@ -54,15 +56,15 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         store.stage("measure")
         engines = {candidate.name: candidate.engine for candidate in candidates}
         runnable = {name: made[1] for name, made in built.items() if not isinstance(made, StepFailed)}
-        readings, predictions, failures = measure_all(runnable, engines, rows, study.fit.max_length, store, store.watch,
-                                                      task=study.task)
+        readings, predictions, failures = measure_all(runnable, engines, rows, study.fit.max_length, store, task=study.task)
         searches = tuple(score_seeds(ledger, rows, study.fit.max_length, study.task, store) for ledger, _ in tuned.values())
 
         store.stage("choose and report")
         lines = [_row(candidate, built[candidate.name], readings, failures, store) for candidate in candidates]
         truth = tuple(rows.facts["test_labels"])
         result = Result(study=study, data=facts, machine=machine.describe(), rows=tuple(lines), searches=searches,
-                        choice=choose(lines, predictions, truth, study.require, study.prefer), steps=tuple(store.steps),
+                        choice=choose(lines, predictions, truth, study.require, study.prefer, baselines),
+                        baselines=baselines, steps=tuple(store.steps),
                         predictions={name: tuple(found) for name, found in predictions.items()}, truth=truth,
                         version=version("trimtune"), created=datetime.now(UTC).isoformat(timespec="seconds"),
                         seconds=time.perf_counter() - started)
@@ -88,7 +90,7 @@ def rechoose(result: Result, require: Sequence[Limit] | None = None, prefer: Pre
     """The same measurements under other limits: nothing is run."""
     study = result.study.model_copy(update={"require": result.study.require if require is None else tuple(require),
                                             "prefer": prefer or result.study.prefer})
-    choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer)
+    choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer, result.baselines)
     return result.model_copy(update={"study": study, "choice": choice})
 
 
@@ -109,7 +111,7 @@ def _row(candidate: Candidate, built: Built | StepFailed, readings: dict[str, di
          store: Store) -> Row:
     if isinstance(built, StepFailed) or candidate.name in failures:
         cause = built.cause if isinstance(built, StepFailed) else failures[candidate.name]
-        return Row(candidate=candidate, status="failed", cause=cause)
+        return Row(candidate=candidate, status="unavailable" if isinstance(built, Unavailable) else "failed", cause=cause)
     links, runnable = built
     return Row(candidate=candidate, status="measured", packed=runnable.facts["packed"], artifact=runnable.key,
                trimmed=links[-1].key, readings={**readings[candidate.name], **cost(links, store)})

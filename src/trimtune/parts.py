@@ -17,7 +17,8 @@ from types import ModuleType
 
 from trimtune.errors import unknown
 
-ROOMS = {"method": "tune.methods", "trim": "trim", "engine": "engines", "measure": "measure", "task": "tasks"}
+ROOMS = {"baseline": "tune.baselines", "method": "tune.methods", "trim": "trim", "engine": "engines", "measure": "measure",
+         "task": "tasks"}
 """kind of part → the folder that lists them, as a subpackage of trimtune"""
 
 
@@ -70,8 +71,8 @@ def source_hash(kind: str, name: str) -> str:
     """
     own = _files(kind)[name.replace("-", "_")]
     homes = {own.parent, Path(_package(kind).__path__[0])}
-    room = room_hash("tune") if kind == "method" else _hash(sorted(path for home in homes for path in home.glob("_*.py")))
-    return _hash([own]) + room
+    shared = _hash(sorted(path for home in homes for path in home.glob("_*.py")))
+    return _hash([own]) + shared + (room_hash("tune") if ROOMS[kind].startswith("tune.") else "")
 
 
 @cache

@@ -52,6 +52,8 @@ class Fit(Record):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: the fastest by a timed matrix product")
     patience: int = Field(3, ge=0, le=1000, description="a fit ends after so many epochs without a better validation score; "
                                                         "0: never")
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes weigh more in the loss, as "
+                                                                           "much as they are rarer")
 
 
 class Budget(Record):
@@ -212,6 +214,20 @@ class Search(Record):
     """why the method failed as a whole, if it did"""
 
 
+class Baseline(Record):
+    """A rule that needs no tuning, scored on the same test rows; or the cause why it could not be."""
+
+    name: str
+    title: str
+    """its name in words, `TF-IDF + logistic regression`"""
+    readings: dict[str, Reading] = {}
+    predictions: tuple[int, ...] = ()
+    """label index of every test row"""
+    note: str = ""
+    """what was chosen on the validation rows"""
+    cause: str = ""
+
+
 class Step(Record):
     """One line of the run's ledger of steps."""
 
@@ -240,6 +256,8 @@ class Choice(Record):
     sentence: str
     tied: tuple[str, ...] = ()
     """candidates whose quality cannot be told apart from the best one's"""
+    unbeaten_baselines: tuple[str, ...] = ()
+    """baselines that the picked candidate (or, with none picked, the most accurate one) does not beat"""
 
 
 class DataFacts(Record):
@@ -276,6 +294,7 @@ class Result(Record):
     choice: Choice
     predictions: dict[str, tuple[int, ...]] = {}
     """candidate name → predicted label index of every test row"""
+    baselines: tuple[Baseline, ...] = ()
     truth: tuple[int, ...] = ()
     version: str = ""
     created: str = ""

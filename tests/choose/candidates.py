@@ -16,7 +16,7 @@ def limit(text: str) -> Limit:
 
 
 def reading(name: str, value: float | None, low: float | None = None, high: float | None = None) -> Reading:
-    note = "too few: 118 samples, this percentile needs 200" if value is None else ""
+    note = "too few samples, 118 of 200" if value is None else ""
     return Reading(name=name, value=value, unit="", better="lower", n=200, low=low, high=high, note=note)
 
 

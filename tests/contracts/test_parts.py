@@ -13,8 +13,10 @@ from pydantic import BaseModel, ValidationError
 from trimtune import parts
 
 PARTS = [(kind, name) for kind in parts.ROOMS for name in parts.names(kind)]
-CHOSEN = [(kind, name) for kind, name in PARTS if kind != "task"]
+CHOSEN = [(kind, name) for kind, name in PARTS if kind not in ("task", "baseline")]
+"""what has a Config that a study or a test may set"""
 FUNCTIONS = {
+    "baseline": {"fit": ["train", "validation", "classes", "base", "task", "max_length"]},
     "method": {"prepare": ["model", "config"]},
     "trim": {"run": ["folder", "source", "config", "rows_folder", "seed"]},
     "engine": {"available": [], "export": ["folder", "source", "config", "numerics", "calibration", "max_length"],
@@ -46,6 +48,15 @@ def test_every_kind_has_parts() -> None:
     assert {"int8", "prune_ffn"} <= set(parts.names("trim"))
     assert {"torch_eager", "onnx_runtime", "openvino_ir"} <= set(parts.names("engine"))
     assert parts.names("task")
+    assert {"majority", "tfidf_logistic", "nearest_centroid"} <= set(parts.names("baseline"))
+
+
+@pytest.mark.parametrize("name", parts.names("baseline"))
+def test_a_baseline_has_a_name_in_words_and_a_source(name: str) -> None:
+    title = parts.doc("baseline", name).split(":")[0]
+    assert 5 < len(title) < 40, "the docstring begins with the name that the report gives it, then a colon"
+    assert SOURCE.search(parts.doc("baseline", name))
+    assert set(parts.load("baseline", name).TASKS) <= set(parts.names("task"))
 
 
 def test_the_docstring_begins_with_one_sentence(part: tuple[str, str, ModuleType]) -> None:

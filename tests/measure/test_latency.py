@@ -7,7 +7,7 @@ def test_a_percentile_is_refused_below_the_sample_rule() -> None:
     found = latency.summarize([{"ms": [1.0] * 33}] * 6, latency.Config())
     assert found["latency_p50_ms"].value == 1.0
     assert found["latency_p95_ms"].value is None
-    assert found["latency_p95_ms"].note == "too few: 198 samples, this percentile needs 200"
+    assert found["latency_p95_ms"].note == "too few samples, 198 of 200"
     assert latency.summarize([{"ms": [1.0] * 34}] * 6, latency.Config())["latency_p95_ms"].value == 1.0
 
 

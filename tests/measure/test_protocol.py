@@ -23,8 +23,8 @@ Make = Callable[..., Artifact]
 
 def measure(store: Store, rows: Artifact, events: list[dict[str, Any]] | None = None, **folders: Artifact,
             ) -> tuple[dict[str, dict[str, Reading]], dict[str, list[int]], dict[str, str]]:
-    watch = (lambda event: None) if events is None else events.append
-    return measure_all(folders, dict.fromkeys(folders, ENGINE), rows, 32, store, watch, configs=QUICK)
+    store.watch = (lambda event: None) if events is None else events.append
+    return measure_all(folders, dict.fromkeys(folders, ENGINE), rows, 32, store, configs=QUICK)
 
 
 def test_readings_predictions_and_failures(store: Store, rows: Artifact, runnable: Make) -> None:

@@ -8,6 +8,7 @@ import random
 from typing import Any
 
 from trimtune.records import (
+    Baseline,
     Candidate,
     Choice,
     DataFacts,
@@ -135,6 +136,19 @@ def searched(name: str, trials: int = 6, seeds: int = 3, **more: Any) -> Search:
     )
 
 
+def baseline(name: str, title: str, accuracy: float, **more: str) -> Baseline:
+    taken = readings(accuracy, 1.0, 2.5, 1.4)
+    kept = ("accuracy", "macro_f1", "worst_class_accuracy", "size_mb", "fit_seconds")
+    return Baseline(name=name, title=title, readings={key: taken[key] for key in kept}, predictions=(0,) * N, **more)
+
+
+BASELINES = (
+    baseline("majority", "Majority class", 0.24),
+    baseline("nearest_centroid", "Nearest centroid", 0.84),
+    baseline("tfidf_logistic", "TF-IDF + logistic regression", 0.825, note="C = 10"),
+)
+
+
 def result(rows: tuple[Row, ...], choice: Choice, **more: Any) -> Result:
     methods = tuple(dict.fromkeys(row.candidate.method.name for row in rows)) or ("lora",)
     study = Study(
@@ -239,7 +253,19 @@ def full() -> Result:
         "it was passed over because it answers more slowly.",
     )
     searches = (searched("full"), searched("lora", trials=4), *map(searched, ("prefix", "prompt", "head")))
-    return result(tuple(rows), choice, searches=searches)
+    return result(tuple(rows), choice, searches=searches, baselines=BASELINES)
+
+
+def trials() -> Result:
+    """Searches of 3 to 8 trials: pruned ones, failed ones, a single one that was scored."""
+    searches = []
+    for at, name in enumerate(QUALITY):
+        found = searched(name, trials=3 + at)
+        lost = {0: (2,), 2: (0, 4), 3: (0, 1, 2, 3, 5), 5: (6, 7)}.get(at, ())
+        searches.append(found.model_copy(update={"trials": tuple(
+            trial.model_copy(update={"score": None, "pruned": False, "cause": "the loss became NaN"}) if i in lost else trial
+            for i, trial in enumerate(found.trials))}))
+    return full().model_copy(update={"searches": tuple(searches)})
 
 
 def nothing_fits() -> Result:
@@ -275,7 +301,7 @@ def none_measured() -> Result:
 def one() -> Result:
     only = row(Use(name="head"), (), "torch_eager")
     short = only.readings["latency_p95_ms"].model_copy(
-        update={"value": None, "low": None, "high": None, "n": 40, "note": "too few: 40 samples, 200 needed"}
+        update={"value": None, "low": None, "high": None, "n": 40, "note": "too few samples, 40 of 200"}
     )
     only = only.model_copy(update={"readings": {**only.readings, "latency_p95_ms": short}})
     choice = Choice(

@@ -83,7 +83,7 @@ def test_a_failed_report_leaves_the_old_one_whole(tmp_path: Path, monkeypatch: p
     report.write(results.one(), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def broken(result: Result) -> str:
+    def broken(result: Result, folder: Path) -> str:
         raise MemoryError
 
     monkeypatch.setattr("trimtune.report.page.html", broken)

@@ -7,6 +7,7 @@ import hashlib
 import re
 from functools import cache
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from tests.report import results
@@ -46,7 +47,7 @@ class Nesting(HTMLParser):
 
 @cache
 def drawn(shape: str) -> str:
-    return page.html(getattr(results, shape)())
+    return page.html(getattr(results, shape)(), Path("my runs/helpdesk"))
 
 
 def parsed(html: str) -> Nesting:
@@ -79,7 +80,7 @@ def test_user_given_markup_is_text() -> None:
     html = drawn("hostile")
     assert "<script>alert" not in html and "<img" not in html
     assert given.study.name in parsed(html).text, "shown as it was given"
-    lines = [line for line in markdown.text(given).splitlines() if "<script>" in line]
+    lines = [line for line in markdown.text(given, Path("runs") / given.study.name).splitlines() if "<script>" in line]
     assert [line[:17] for line in lines] == ["    trimtune ship"], "only in an indented code block, where it is text"
 
 
@@ -90,7 +91,7 @@ def test_the_choice_comes_first_with_its_figures() -> None:
     assert text.index(given.choice.sentence) < text.index("Candidates Each line")
     head = text[: text.index("Candidates Each line")]
     assert f"{row.value('accuracy'):.1%}" in head and "n = 400" in head and "limit ≤ 8 ms" in head
-    assert "trimtune ship runs/helpdesk -o bundle/" in head
+    assert "trimtune ship 'my runs/helpdesk' -o bundle/" in head
 
 
 def test_nothing_fits_is_a_warning() -> None:
@@ -107,7 +108,7 @@ def test_failures_are_told_with_their_cause() -> None:
 
 
 def test_a_refused_percentile_says_why() -> None:
-    assert "too few: 40 samples, 200 needed" in drawn("one")
+    assert "too few samples, 40 of 200" in drawn("one")
 
 
 def test_a_simulated_candidate_has_no_speed_beside_real_ones() -> None:
@@ -122,9 +123,18 @@ def test_a_simulated_candidate_has_no_speed_beside_real_ones() -> None:
 
 def test_markdown_has_the_same_choice_and_table() -> None:
     given = results.full()
-    text = markdown.text(given)
+    text = markdown.text(given, Path("runs") / given.study.name)
     assert given.choice.sentence in text
     assert sum(line.startswith(f"| {number} | ") for number in range(1, 46) for line in text.splitlines()) == 45
     table = [line for line in text.splitlines() if line.startswith("| ")]
     for line in table[:47]:
         assert len(re.findall(r"(?<!\\)\|", line)) == 13, line
+
+
+def test_baselines_and_the_worst_class_are_told_in_both_reports() -> None:
+    given = results.full()
+    text, page_text = markdown.text(given, Path("runs/helpdesk")), parsed(drawn("full")).text
+    assert "| TF-IDF + logistic regression | 82.5% (78.5–85.9%) |" in text and "beaten; C = 10 |" in text
+    assert "Baselines: not tuned" in page_text and "Majority class (24.0%) lies below the picture." in page_text
+    assert "change_plan, 23 of 33" in text[: text.index("## Candidates")]
+    assert "change_plan, 23 of 33" in page_text[: page_text.index("Candidates Each line")]

@@ -136,3 +136,35 @@ def test_the_search_picture_draws_pruned_trials_hollow() -> None:
 def test_more_methods_than_colors_share_gray() -> None:
     colors = plots.keys(results.many()).colors
     assert list(colors.values())[-3:] == ["var(--m0)"] * 3 and Use(name="lora", given={"r": 1}).label.startswith("lora(")
+
+
+def test_the_search_picture_shows_failed_trials_at_the_foot() -> None:
+    result = results.trials()
+    keyed = plots.keys(result)
+    for search in result.searches:
+        svg, failed = plots.search(result, search, keyed), sum(bool(trial.cause) for trial in search.trials)
+        assert svg.count("<title>learning rate") == len(search.trials)
+        assert svg.count(": failed, the loss became NaN</title>") == failed
+
+
+def test_a_percentile_that_was_refused_is_neither_inside_nor_outside() -> None:
+    result = results.one()
+    limited = result.study.model_copy(update={"require": (Limit(reading="latency_p95_ms", op="<=", value=8),)})
+    (line,) = tables.lines(result.model_copy(update={"study": limited}))
+    assert (line.inside, line.unjudged) == (False, "not measured: too few samples")
+    over = limited.model_copy(update={"require": (*limited.require, Limit(reading="size_mb", op="<=", value=1))})
+    (line,) = tables.lines(result.model_copy(update={"study": over}))
+    assert line.unjudged == "", "a limit that is known to be broken says more"
+
+
+def test_baselines_stand_apart_from_candidates_with_n_and_interval() -> None:
+    result = results.full()
+    result = result.model_copy(update={"choice": result.choice.model_copy(update={"unbeaten_baselines": ("nearest_centroid",)})})
+    found = tables.baselines(result)
+    assert [baseline.title for baseline, _, _ in found] == ["Nearest centroid", "TF-IDF + logistic regression", "Majority class"]
+    assert [standing for _, _, standing in found] == ["not beaten", "beaten", "beaten"]
+    assert found[0][1][0].detail == "80.1–87.3%"
+    (svg,) = plots.pareto(result, tables.lines(result), "size_mb", plots.keys(result), ((540, 360),))
+    assert "Nearest centroid" in svg and "TF-IDF + logistic regression" in svg and "Majority class" not in svg
+    assert plots.undrawn(result, tables.lines(result), "size_mb") == ["Majority class (24.0%)"]
+    assert words.worst_class(result.row(result.choice.picked or "")) == "change_plan, 23 of 33"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from trimtune.choose import baselines as trivial
 from trimtune.choose import explain, reasons
 from trimtune.choose.compare import Answers, answers
 from trimtune.choose.limits import check, nearest, violated
 from trimtune.choose.rank import READING, least, most_accurate, pick
-from trimtune.records import Choice, Limit, Prefer, Rejection, Row
+from trimtune.records import Baseline, Choice, Limit, Prefer, Rejection, Row
 
 
 def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[int]], truth: Sequence[int], require: Sequence[Limit],
-           prefer: Prefer) -> Choice:
+           prefer: Prefer, baselines: Sequence[Baseline] = ()) -> Choice:
     """The candidate to ship, the next one, the limit that decides, and why each of the others fell.
 
     Never outside the limits; with `prefer="quality"` never one that another candidate inside the limits beats significantly
@@ -22,6 +23,7 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[int]], truth:
         rows: every candidate of the study, failed ones too.
         predictions: candidate → predicted label index of each test row, for every measured candidate.
         truth: label index of each test row.
+        baselines: what needs no tuning. If the picked candidate does not beat one of them, the first sentence says so.
 
     Raises:
         TrimtuneError: a limit names no reading, or predictions and test rows don't match.
@@ -31,21 +33,26 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[int]], truth:
     if not measured:
         return Choice(picked=None, runner_up=None, binding_limit=None, sentence=explain.nothing_measured(rows),
                       rejected=tuple(Rejection(candidate=row.name, reason=reasons.failure(row)) for row in rows))
-    compared = answers(predictions, truth, [row.name for row in measured])
+    scored = {baseline.name: baseline.predictions for baseline in baselines if not baseline.cause}
+    compared = answers({**predictions, **scored}, truth, [*(row.name for row in measured), *scored])
     best = most_accurate(measured, compared)
     tied = tuple(row.name for row in measured if not compared.better(best.name, row.name))
     inside = [row for row in measured if not violated(row, require)]
     picked = pick(inside, compared, prefer)
+    standing = trivial.unbeaten(picked or best, baselines, compared)
+    first, unbeaten = trivial.verdict(picked or best, standing, compared), tuple(baseline.name for baseline in standing)
     if picked is None:
         close = nearest(measured, require)
-        return Choice(picked=None, runner_up=None, tied=tied, sentence=explain.nothing_fits(measured, close, require),
+        return Choice(picked=None, runner_up=None, tied=tied, unbeaten_baselines=unbeaten,
+                      sentence=f"{first} {explain.nothing_fits(measured, close, require)}".strip(),
                       binding_limit=" and ".join(str(limit) for limit in violated(close, require)) if close else None,
                       rejected=_rejected(rows, None, inside, compared, require, prefer))
     second = pick([row for row in inside if row is not picked], compared, prefer)
     binding, instead = _binding(measured, picked, compared, require, prefer)
     sentence = explain.taken(picked, second, best, inside, measured, compared, prefer, binding, instead)
     return Choice(picked=picked.name, runner_up=second.name if second else None, binding_limit=binding, tied=tied,
-                  sentence=sentence, rejected=_rejected(rows, picked, inside, compared, require, prefer))
+                  unbeaten_baselines=unbeaten, sentence=f"{first} {sentence}".strip(),
+                  rejected=_rejected(rows, picked, inside, compared, require, prefer))
 
 
 def _binding(measured: Sequence[Row], picked: Row, compared: Answers, require: Sequence[Limit],

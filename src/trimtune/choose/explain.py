@@ -42,7 +42,8 @@ def _standing(picked: Row, best: Row, inside: Sequence[Row], measured: Sequence[
     if prefer != "quality":
         beaten = compared.better(best.name, picked.name)
         behind = (f"; {best.name} is {points(compared, best, picked)} more accurate" if beaten else "")
-        return f"the {MOST[READING[prefer]]} of the {count(inside)} inside the limits{behind}"
+        level = "" if least(picked, READING[prefer]) <= min(least(row, READING[prefer]) for row in inside) else ", within noise"
+        return f"the {MOST[READING[prefer]]} of the {count(inside)} inside the limits{level}{behind}"
     if picked is best:
         return f"the most accurate of the {count(measured)} measured"
     if not compared.better(best.name, picked.name):
@@ -109,4 +110,4 @@ def nothing_fits(measured: Sequence[Row], close: Row | None, require: Sequence[L
 
 
 def plain(row: Row) -> bool:
-    return all(trim.name == "none" for trim in row.candidate.trims)
+    return not row.candidate.trims

@@ -22,17 +22,27 @@ def violated(row: Row, require: Sequence[Limit]) -> list[Limit]:
     return [limit for limit in require if not _inside(row, limit)]
 
 
+def unjudged(row: Row, require: Sequence[Limit]) -> list[Limit]:
+    """Those of `violated` on a reading without a value: neither kept nor broken, as far as anybody knows."""
+    return [limit for limit in require if row.value(limit.reading) is None]
+
+
+def not_measured(row: Row, limit: Limit) -> str:
+    """`not measured: too few samples, 118 of 200`"""
+    found = row.readings.get(limit.reading)
+    return f"not measured: {found.note}" if found and found.note else "not measured"
+
+
 def _inside(row: Row, limit: Limit) -> bool:
     value = row.value(limit.reading)
     return value is not None and limit.allows(value)
 
 
 def reason(row: Row, limit: Limit) -> str:
-    """`latency_p50_ms 12.3 > 8`"""
+    """`latency_p50_ms 12.3 > 8`, or that it can't be judged"""
     value = row.value(limit.reading)
     if value is None:
-        found = row.readings.get(limit.reading)
-        return f"{limit} can't be shown: {found.note or 'no value' if found else 'not measured'}"
+        return f"{limit} can't be judged, {not_measured(row, limit)}"
     opposite = {"<=": ">", "<": ">=", ">=": "<", ">": "<="}[limit.op]
     return f"{limit.reading} {figure(value, limit.value)} {opposite} {limit.value:g}"
 

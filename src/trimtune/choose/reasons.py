@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimtune.choose.compare import Answers
-from trimtune.choose.limits import reason, violated
-from trimtune.choose.rank import READING, most_accurate
+from trimtune.choose.limits import reason, unjudged, violated
+from trimtune.choose.rank import READING, equal, most_accurate
 from trimtune.choose.wording import MORE, ratio
 from trimtune.records import Limit, Prefer, Row
 
@@ -22,14 +22,15 @@ def rejection(row: Row, picked: Row | None, inside: Sequence[Row], compared: Ans
         return failure(row)
     broken = violated(row, require)
     if broken or picked is None:
-        return "outside the limits: " + "; ".join(reason(row, limit) for limit in broken)
+        place = "not shown to be inside" if broken == unjudged(row, require) else "outside"
+        return f"{place} the limits: " + "; ".join(reason(row, limit) for limit in broken)
     if prefer == "quality":
         better = [other for other in inside if compared.better(other.name, row.name)]
         if better:
             return _beaten(row, picked if picked in better else most_accurate(better, compared), compared)
         behind = ratio(row, picked, READING[prefer], MORE) or ratio(row, picked, "size_mb", MORE) or "no better in any reading"
         return f"tied in accuracy with {picked.name}, {behind}"
-    behind = ratio(row, picked, READING[prefer], MORE)
+    behind = "" if equal(row, picked, READING[prefer]) else ratio(row, picked, READING[prefer], MORE)
     if behind:
         return f"{behind} than {picked.name}"
     if row.value(READING[prefer]) is None:

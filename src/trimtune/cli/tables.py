@@ -31,21 +31,29 @@ def show_result(result: Result, console: Console, folder: str) -> None:
     heads = [_HEADS[name] for name in names]
     table = plain_table("", "candidate", *heads, right=tuple(heads))
     measured = [line for line in tables.lines(result) if line.row.status == "measured"]
-    crossed = not all(line.inside for line in measured)
+    crossed, unjudged = ({line.unjudged for line in measured if not line.inside and bool(line.unjudged) is why}
+                         for why in (False, True))
     for line in measured:
-        mark = {"picked": "→", "runner-up": "2"}.get(line.role, "" if line.inside else "×")
+        mark = {"picked": "→", "runner-up": "2"}.get(line.role, "" if line.inside else "?" if line.unjudged else "×")
         cells = [_cell(line.row, name) for name in names]
         style = "bold" if line.role == "picked" else "" if line.inside else "dim"
         table.add_row(mark, line.row.name, *cells, style=style)
     if table.row_count:
         console.print(table)
         outside = "   × outside the limits: " + ", ".join(map(str, result.study.require))
-        console.print(Text("→ picked   2 runner-up" + (outside if crossed else ""), style="dim"))
+        console.print(Text("→ picked   2 runner-up" + (outside if crossed else "")
+                           + "".join(f"   ? {why}" for why in sorted(unjudged)), style="dim"))
+    rules = [f"{baseline.title} {cells[0].text}" + f" ({standing})" * bool(standing)
+             for baseline, cells, standing in tables.baselines(result)]
+    if rules:
+        console.print(Text(f"not tuned: {', '.join(rules)}", style="dim"))
     for row in result.rows:
         if row.status != "measured":
             console.print(Text(f"{row.status}: {row.name}: {row.cause}", style="red"))
     console.print()
     console.print(Text(result.choice.sentence))
+    if result.choice.picked and (worst := words.worst_class(result.row(result.choice.picked))):
+        console.print(Text(f"Worst class: {worst} test rows right."))
     if folder:
         console.print(Text(f"\nReport: {folder}", style="bold"), soft_wrap=True)
 

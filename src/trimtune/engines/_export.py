@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtune import parts
-from trimtune.errors import StepFailed
+from trimtune.errors import StepFailed, Unavailable
 from trimtune.records import Artifact, Candidate, Study
 from trimtune.store import Store
 from trimtune.study import data
@@ -19,13 +19,14 @@ def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study
     """The runnable artifact of a candidate.
 
     Raises:
-        StepFailed: the engine is not available here, or its export failed.
+        Unavailable: the engine can't run here.
+        StepFailed: its export failed.
     """
     engine, wanted = candidate.engine, numerics(candidate.trims)
     part = parts.load("engine", engine.name)
     lacking = part.available()
     if lacking:
-        raise StepFailed(f"{engine.name} is not available here: {lacking}")
+        raise Unavailable(f"{engine.name} is not available here: {lacking}")
     if wanted not in part.NUMERICS:
         raise StepFailed(f"{engine.name} has no {wanted}; it has {', '.join(part.NUMERICS)}")
     shared = {"config": engine.config, "numerics": wanted, "max_length": study.fit.max_length}

@@ -18,7 +18,7 @@ from trimtune import parts
 from trimtune.errors import StepFailed
 from trimtune.measure import _machine
 from trimtune.measure._session import Job, Samples, Taken, median_ms, run_session
-from trimtune.process import Watch, threads
+from trimtune.process import threads
 from trimtune.records import Artifact, Reading, Use
 from trimtune.store import Store
 
@@ -28,8 +28,8 @@ _SAMPLES = "samples.json"
 _TIMED_UNITS = ("ms", "rows/s")
 
 
-def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], rows: Artifact, max_length: int, store: Store,
-                watch: Watch, *, task: str = "text_classification", configs: Mapping[str, dict[str, Any]] | None = None,
+def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], rows: Artifact, max_length: int, store: Store, *,
+                task: str = "text_classification", configs: Mapping[str, dict[str, Any]] | None = None,
                 ) -> tuple[dict[str, dict[str, Reading]], dict[str, list[int]], dict[str, str]]:
     """Measure every candidate, or read what is known of it from the store.
 
@@ -46,7 +46,7 @@ def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], ro
     """
     given = configs or {}
     full = {name: parts.load("measure", name).Config(**given.get(name, {})).model_dump() for name in parts.names("measure")}
-    job = Job(runnable, engines, rows, max_length, task, full, store.folder / "logs", watch)
+    job = Job(runnable, engines, rows, max_length, task, full, store.folder / "logs", store.watch)
     kept = {name: found for name in runnable if (found := store.get(**_recipe(job, name)))}
     missing = [name for name in runnable if name not in kept]
     taken = Taken()
@@ -55,8 +55,8 @@ def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], ro
         taken = run_session(job, missing, anchor, median_ms(_samples(kept[anchor])) if anchor else None)
         drift = max((drift for _, drift in taken.anchors.values()), key=lambda drift: abs(drift - 1), default=1.0)
         if anchor and abs(drift - 1) > DRIFT_ALLOWED:
-            watch({"kind": "note", "text": f"{anchor} now takes {drift:.2f}× the time it took when it was measured: "
-                                           "all candidates are measured anew, so that they stand on one footing"})
+            store.watch({"kind": "note", "text": f"{anchor} now takes {drift:.2f}× the time it took when it was measured: "
+                                                 "all candidates are measured anew, so that they stand on one footing"})
             taken = run_session(job, list(runnable), None, None)
             for artifact in {artifact.key: artifact for artifact in kept.values()}.values():
                 store.drop(artifact)

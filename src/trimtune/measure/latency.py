@@ -68,7 +68,7 @@ def _percentile(name: str, rounds: list[list[float]], pooled: np.ndarray, seed: 
     needed, n = samples_needed(_PERCENTILES[name]), len(pooled)
     if n < needed:
         return Reading(name=name, value=None, unit=unit, better=better, n=n,
-                       note=f"too few: {n} samples, this percentile needs {needed}")
+                       note=f"too few samples, {n} of {needed}")
     low, high = percentile_interval(rounds, _PERCENTILES[name], seed)
     return Reading(name=name, value=float(np.percentile(pooled, _PERCENTILES[name])), unit=unit, better=better, n=n,
                    low=low, high=high, interval="bootstrap over rounds and samples 95%")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from trimtune.records import Result
@@ -67,10 +68,12 @@ def asked(result: Result) -> list[tuple[str, str]]:
             ("Budget per method", (f"{words.count(budget.trials, 'trial')}, {words.count(budget.seeds, 'seed')}, "
                                   f"{budget.minutes:g} min of search")),
             ("Each fit", (f"{words.count(fit.epochs, 'epoch')}, batches of {fit.batch_size}, at most {fit.max_length} tokens, "
-                         f"precision {fit.precision}" + (f", patience {fit.patience}" if fit.patience else ""))),
+                         f"precision {fit.precision}" + (f", patience {fit.patience}" if fit.patience else "")
+                         + f", {'balanced' if fit.class_weights == 'balanced' else 'no'} class weights")),
             ("Seed", str(study.seed))]
 
 
-def ship_line(result: Result) -> str:
-    """The command that ships the picked candidate, quoted for a shell."""
-    return f"trimtune ship {shlex.quote(f'runs/{result.study.name}')} -o bundle/"
+def commands(folder: Path) -> dict[str, str]:
+    """The commands that go on from a run folder, quoted for a shell."""
+    run = shlex.quote(str(folder))
+    return {"ship": f"trimtune ship {run} -o bundle/", "choose": f'trimtune choose {run} --require "…"'}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtune.records import Result, Row
-from trimtune.report.tables import inside_limits
+from trimtune.report.tables import inside_limits, why_unjudged
 
 COLUMNS = ("candidate", "method", "trims", "engine", "status", "cause", "accuracy", "accuracy_low", "accuracy_high", "macro_f1",
            "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb", "fit_seconds",
@@ -28,7 +28,8 @@ def write(result: Result, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"result.json": result.model_dump_json(indent=1) + "\n", "choice.json": choice_json(result),
              "candidates.csv": candidates_csv(result), "readings.jsonl": readings_jsonl(result),
-             "predictions.csv": predictions_csv(result), "report.md": markdown.text(result), "report.html": page.html(result)}
+             "predictions.csv": predictions_csv(result), "report.md": markdown.text(result, folder),
+             "report.html": page.html(result, folder)}
     temporary = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in texts}
     try:
         for beside, text in zip(temporary.values(), texts.values(), strict=True):
@@ -52,7 +53,8 @@ def _field(result: Result, row: Row, column: str) -> Any:
         "candidate": row.name, "method": row.candidate.method.label, "trims": row.candidate.trims_label,
         "engine": row.candidate.engine.label, "status": row.status, "cause": row.cause,
         "accuracy_low": accuracy.low if accuracy else None, "accuracy_high": accuracy.high if accuracy else None,
-        "inside_limits": str(inside_limits(result, row)).lower(), "tied_with_best": str(row.name in result.choice.tied).lower()}
+        "inside_limits": "unknown" if why_unjudged(result, row) else str(inside_limits(result, row)).lower(),
+        "tied_with_best": str(row.name in result.choice.tied).lower()}
     return own[column] if column in own else row.value(column)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from trimtune.records import Result
 from trimtune.report import facts, tables, tuning, words
 
 
-def text(result: Result) -> str:
+def text(result: Result, folder: Path) -> str:
     """The report as GitHub-flavored Markdown. Everything that a user named is escaped."""
-    parts = [_head(result), _candidates(result), _rejected(result), _tuning(result), _failures(result), _around(result)]
+    parts = [_head(result, folder), _candidates(result), _baselines(result),
+             _rejected(result), _tuning(result), _failures(result), _around(result)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -25,7 +27,7 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(rows)
 
 
-def _head(result: Result) -> str:
+def _head(result: Result, folder: Path) -> str:
     choice = result.choice
     mark = "" if choice.picked else "**Nothing fits.** "
     lines = [f"# {plain(result.study.name)}", f"{mark}{plain(choice.sentence)}"]
@@ -35,9 +37,10 @@ def _head(result: Result) -> str:
         for name in tables.SHOWN:
             if reading := row.readings.get(name):
                 between = f" ({words.interval(reading)})" if reading.low is not None else ""
-                shown.append(f"- {words.title(name)}: {words.value(reading)}{between}, n = {reading.n:,}")
+                counted = words.worst_class(row) if name == "worst_class_accuracy" else f"n = {reading.n:,}"
+                shown.append(f"- {words.title(name)}: {words.value(reading)}{between}, {plain(counted)}")
         lines += [f"Picked: **{plain(choice.picked)}**" + (f", runner-up: {plain(choice.runner_up)}" if choice.runner_up else ""),
-                  "\n".join(shown), "Ship it:", "    " + " ".join(facts.ship_line(result).split())]
+                  "\n".join(shown), "Ship it:", "    " + " ".join(facts.commands(folder)["ship"].split())]
     return "\n\n".join(lines)
 
 
@@ -48,12 +51,26 @@ def _candidates(result: Result) -> str:
     for line in tables.lines(result):
         remarks = [line.role, "tied with the best" if line.tied else "", "" if line.row.packed == "plain" else line.row.packed,
                    f"{line.row.status}: {line.row.cause}" if line.row.status != "measured" else ""]
-        cells = [(cell.text + (f" ({cell.detail})" if cell.detail else "")) if cell.sort is not None else cell.note or cell.text
-                 for cell in line.cells]
-        lines.append([str(line.number), plain(line.row.name), *map(plain, cells),
-                      ("yes" if line.inside else "no") if line.row.status == "measured" else "–",
+        lines.append([str(line.number), plain(line.row.name), *map(_cell, line.cells),
+                      (line.unjudged or ("yes" if line.inside else "no")) if line.row.status == "measured" else "–",
                       plain("; ".join(filter(None, remarks)))])
     return "## Candidates\n\n" + (_table(head, lines) if lines else "The study has no candidates.")
+
+
+def _cell(cell: tables.Cell) -> str:
+    if cell.sort is None:
+        return plain(cell.note or cell.text)
+    aside = "; ".join(filter(None, (cell.detail, cell.note)))
+    return plain(cell.text + (f" ({aside})" if aside else ""))
+
+
+def _baselines(result: Result) -> str:
+    lines = [[plain(baseline.title), *map(_cell, cells),
+              plain("; ".join(filter(None, (standing, baseline.note, baseline.cause))))]
+             for baseline, cells, standing in tables.baselines(result)]
+    head = ["baseline", *(words.title(name) for name in tables.OF_BASELINES), "remarks"]
+    told = f"Not tuned; the same {len(result.truth):,} test rows. “Not beaten”: the pick is not significantly more accurate."
+    return f"## Baselines\n\n{told}\n\n{_table(head, lines)}" if lines else ""
 
 
 def _rejected(result: Result) -> str:

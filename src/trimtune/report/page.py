@@ -26,8 +26,10 @@ class Tile:
     limit: str
 
 
-def html(result: Result) -> str:
-    """The page as text. Everything from the result is escaped by the template; only the SVGs are taken as they are."""
+def html(result: Result, folder: Path) -> str:
+    """The page as text; `folder` is the run's, as its commands name it.
+
+    Everything from the result is escaped by the template; only the SVGs are taken as they are."""
     import jinja2
     from markupsafe import Markup
 
@@ -36,7 +38,7 @@ def html(result: Result) -> str:
     environment.filters["breakable"] = _breakable
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "sort.js"))
     return environment.get_template("report.html.j2").render(
-        **_content(result), words=words, style=Markup(style), script=Markup(script),
+        **_content(result), commands=facts.commands(folder), words=words, style=Markup(style), script=Markup(script),
         style_hash=_policy_hash(style), script_hash=_policy_hash(script))
 
 
@@ -64,7 +66,8 @@ def _content(result: Result) -> dict[str, Any]:
         "result": result, "study": result.study, "choice": result.choice, "lines": lines,
         "tiles": _tiles(result), "limits": [words.limit(result, limit) for limit in result.study.require],
         "tied": [name for name in result.choice.tied if name != result.choice.picked],
-        "columns": [(name, words.title(name), tables.samples(result, name)) for name in tables.SHOWN],
+        "columns": [(name, words.title(name), tables.samples(result, name), tables.better(result, name))
+                    for name in tables.SHOWN],
         "simulated": [(line, tables.cells(result, line.row, tables.COSTS, real=False)) for line in lines if line.simulated],
         "further": [words.title(name) for name in further],
         "further_lines": [(line, tables.cells(result, line.row, tuple(further))) for line in lines
@@ -74,7 +77,7 @@ def _content(result: Result) -> dict[str, Any]:
                     for method, search in zip(tuning.methods(result), result.searches, strict=True)],
         "failures": tables.failures(result), "step_costs": tuning.step_costs(result), "protocols": facts.protocols(result),
         "machine": facts.machine(result), "asked": facts.asked(result), "splits": facts.split_rows(result),
-        "ship_line": facts.ship_line(result)}
+        "baselines": tables.baselines(result), "baseline_heads": [words.title(name) for name in tables.OF_BASELINES]}
 
 
 def _tiles(result: Result) -> list[Tile]:
@@ -97,5 +100,7 @@ def _unplotted(result: Result, lines: list[tables.Line], cost: str) -> str:
     """What the reader can't see in a picture: candidates left out, limits beyond its edges."""
     missing = sum(line.row.status == "measured" for line in lines) - len(plots.points(result, lines, cost))
     told = [f"{words.count(missing, 'measured candidate')} not drawn: simulated, or without this reading."] if missing else []
+    told += [f"{words.listed(far)} {'lies' if len(far) == 1 else 'lie'} below the picture."] if (
+        far := plots.undrawn(result, lines, cost)) else []
     told += [f"The limit {words.limit(result, limit)} lies outside the picture." for limit in plots.beyond(result, lines, cost)]
     return " ".join(told)

@@ -19,6 +19,7 @@ QUALITY = "accuracy"
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 HUES = 7
 """colors of the palette (Okabe and Ito's, darkened for contrast); methods beyond them share the gray `--m0`"""
+_CROSS = "M-.7,-.7L.7,.7M-.7,.7L.7,-.7"
 _clips = itertools.count()
 
 
@@ -74,7 +75,7 @@ def pareto(result: Result, lines: list[Line], cost: str, keyed: Keys, sizes: tup
     unit, scale = words.unit_of(result, cost), words.percent_scale(words.unit_of(result, QUALITY))
     limits = _limits(result)
     x_domain, log = _x_domain(data, limits.get(cost))
-    y_domain = _y_domain(data, limits.get(QUALITY), scale)
+    y_domain = _y_domain(data, limits.get(QUALITY), scale, [rule["y"] for rule in _rules(result, scale)])
     x = alt.X("x:Q", title=f"{words.title(cost)}, {unit} (less is better)",
               scale=alt.Scale(domain=x_domain, type="log" if log else "linear", nice=False),
               axis=alt.Axis(values=_ticks(*x_domain) if log else alt.Undefined, tickCount=6, format="~r"))
@@ -86,7 +87,7 @@ def pareto(result: Result, lines: list[Line], cost: str, keyed: Keys, sizes: tup
     faint = alt.condition("datum.named", alt.value(0.8), alt.value(0.25))
     base = alt.Chart(alt.NamedData(name="points"))
     chart = alt.layer(
-        *_limit_layers(limits, cost, (x, x_domain), (y, y_domain), scale),
+        *_limit_layers(limits, cost, (x, x_domain), (y, y_domain), scale), *_rule_layers(y),
         alt.Chart(alt.NamedData(name="front")).mark_line(interpolate="step-after", color="var(--front)", strokeWidth=1.5,
                                                          aria=False).encode(x, y),
         base.mark_rule(aria=False).encode(x, _on(y, "y1"), alt.Y2("y2:Q"), color, opacity=faint),
@@ -101,7 +102,8 @@ def pareto(result: Result, lines: list[Line], cost: str, keyed: Keys, sizes: tup
     for width, height in sizes:
         named = [point for point in data if point["role"] or point in best]
         labels = _apart(named, x_domain, y_domain, log, (width - 60, height - 45))
-        drawn.append(_svg(chart, width, height, front=best, labels=labels,
+        rules = [rule for rule in _rules(result, scale) if y_domain[0] <= rule["y"] <= y_domain[1]]
+        drawn.append(_svg(chart, width, height, front=best, labels=labels, rules=_told_apart(rules, y_domain, height - 45),
                           points=[{**point, "named": point in named} for point in data]))
     return drawn
 
@@ -130,8 +132,11 @@ def _x_domain(data: list[dict[str, Any]], limit: Limit | None) -> tuple[list[flo
     return [max(0.0, low - air) if low >= 0 else low - air, high + 1.6 * air], False
 
 
-def _y_domain(data: list[dict[str, Any]], limit: Limit | None, scale: float) -> list[float]:
+def _y_domain(data: list[dict[str, Any]], limit: Limit | None, scale: float, rules: list[float]) -> list[float]:
+    """The points, the limit, and those baselines that are no farther off than the points are from one another."""
     low, high = min(point["y1"] for point in data), max(point["y2"] for point in data)
+    near = [rule for rule in rules if 2 * low - high <= rule <= 2 * high - low]
+    low, high = min([low, *near]), max([high, *near])
     if limit is not None:
         low, high = min(low, limit.value * scale), max(high, limit.value * scale)
     air = 0.05 * (high - low) or 1.0
@@ -144,8 +149,46 @@ def beyond(result: Result, lines: list[Line], cost: str) -> list[Limit]:
     return [limit for limit in result.study.require if limit.reading == cost and not domain[0] <= limit.value <= domain[1]]
 
 
+def undrawn(result: Result, lines: list[Line], cost: str) -> list[str]:
+    """The baselines that lie so far below all points that drawing them would squeeze everything else."""
+    scale = words.percent_scale(words.unit_of(result, QUALITY))
+    rules = _rules(result, scale)
+    domain = _y_domain(points(result, lines, cost), _limits(result).get(QUALITY), scale, [rule["y"] for rule in rules])
+    return [f"{rule['title']} ({rule['y']:.1f}%)" for rule in rules if rule["y"] < domain[0]]
+
+
 def _limits(result: Result) -> dict[str, Limit]:
     return {limit.reading: limit for limit in result.study.require}
+
+
+def _rules(result: Result, scale: float) -> list[dict[str, Any]]:
+    """The baselines' accuracies, the highest first."""
+    found = [{"y": reading.value * scale, "title": baseline.title} for baseline in result.baselines
+             if (reading := baseline.readings.get(QUALITY)) and reading.value is not None]
+    return sorted(found, key=lambda rule: -rule["y"])
+
+
+def _told_apart(rules: list[dict[str, Any]], y_domain: list[float], height: int) -> list[dict[str, Any]]:
+    """The rules with the side that each one's name stands on: the other one where the rule above is close."""
+    sides: list[bool] = []
+    for above, rule in zip([None, *rules], rules, strict=False):
+        close = above is not None and height * (above["y"] - rule["y"]) / (y_domain[1] - y_domain[0]) < 14
+        sides.append(not sides[-1] if close else False)
+    return [{**rule, "right": right} for rule, right in zip(rules, sides, strict=True)]
+
+
+def _rule_layers(y: Any) -> list[Any]:
+    """A thin line per baseline, named at its left or right end."""
+    import altair as alt
+
+    drawn = alt.Chart(alt.NamedData(name="rules"))
+    layers = [drawn.mark_rule(color="var(--muted)", strokeWidth=1, strokeDash=[1, 3], aria=False).encode(y)]
+    for right, align, at in (("false", "left", 4), ("true", "right", alt.expr("width - 4"))):
+        for halo in ({"stroke": "var(--card)", "strokeWidth": 4}, {}):  # a point or a bar behind the name would blur it
+            name = drawn.transform_filter(f"datum.right == {right}").mark_text(
+                align=align, baseline="bottom", fontSize=10.5, color="var(--muted)", aria=False, **halo)
+            layers.append(name.encode(y, x=alt.value(at), text="title:N"))
+    return layers
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -184,7 +227,10 @@ def _on(encoding: Any, field: str) -> Any:
 
 
 def search(result: Result, found: Search, keyed: Keys, width: int = 320, height: int = 190) -> str:
-    """SVG of validation score over learning rate: pruned trials hollow, the best ringed; empty without a scored trial."""
+    """SVG of validation score over learning rate: pruned trials hollow, failed ones a cross at the foot, the best ringed.
+
+    Empty without a scored trial.
+    """
     import altair as alt
 
     scored = [trial for each in result.searches for trial in each.trials if trial.score is not None and not trial.cause]
@@ -197,12 +243,16 @@ def search(result: Result, found: Search, keyed: Keys, width: int = 320, height:
                      f"{', stopped early' if trial.pruned else ''}, {words.duration(trial.seconds)}"} for trial in own]
     low, high = min(100 * (trial.score or 0) for trial in scored), max(100 * (trial.score or 0) for trial in scored)
     air = 0.08 * (high - low) or 2.0
-    rates = [trial.learning_rate for trial in own]
+    foot = max(0.0, low - air)
+    failed = [{"x": trial.learning_rate, "y": foot,
+               "told": f"learning rate {words.rate(trial.learning_rate)}: failed, {trial.cause}"}
+              for trial in found.trials if trial.cause]
+    rates = [trial.learning_rate for trial in found.trials]
     color = keyed.colors[found.method.label]
     x = alt.X("x:Q", title="Learning rate", scale=alt.Scale(type="log", domain=[min(rates) / 1.4, max(rates) * 1.4], nice=False),
               axis=alt.Axis(values=_ticks(min(rates) / 1.4, max(rates) * 1.4), format="~e"))
     y = alt.Y("y:Q", title="Validation accuracy, %", axis=alt.Axis(tickCount=5),
-              scale=alt.Scale(domain=[max(0.0, low - air), min(103.0, high + 1.5 * air)], nice=False))
+              scale=alt.Scale(domain=[foot, min(103.0, high + 1.5 * air)], nice=False))
     base = alt.Chart(alt.NamedData(name="trials"))
     chart = alt.layer(
         base.transform_filter("!datum.pruned").mark_line(color=color, opacity=0.35, strokeWidth=1.5, aria=False).encode(x, y),
@@ -211,8 +261,10 @@ def search(result: Result, found: Search, keyed: Keys, width: int = 320, height:
         base.transform_filter("datum.pruned").mark_point(size=64, color=color, strokeWidth=1.75, fill="var(--card)", opacity=1
                                                          ).encode(x, y, description="told:N"),
         base.transform_filter("!datum.pruned").mark_point(filled=True, size=64, color=color, opacity=1).encode(
-            x, y, description="told:N"))
-    return _svg(chart, width, height, trials=data)
+            x, y, description="told:N"),
+        alt.Chart(alt.NamedData(name="failed")).mark_point(shape=_CROSS, size=60, color="var(--bad)", strokeWidth=1.75, opacity=1,
+                                                           clip=False).encode(x, y, description="told:N"))
+    return _svg(chart, width, height, trials=data, failed=failed)
 
 
 def _svg(chart: Any, width: int, height: int, **data: list[dict[str, Any]]) -> str:

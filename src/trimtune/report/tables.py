@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trimtune.choose.limits import violated
-from trimtune.records import Reading, Result, Row
+from trimtune.choose.limits import not_measured, unjudged, violated
+from trimtune.records import Baseline, Reading, Result, Row
 from trimtune.report import words
 
 QUALITY = ("accuracy", "macro_f1", "worst_class_accuracy")
 COSTS = ("latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb")
 """what a simulated trim says nothing real about"""
-SHOWN = ("accuracy", "macro_f1", *COSTS, "fit_seconds")
+SHOWN = ("accuracy", "worst_class_accuracy", *COSTS, "fit_seconds")
+OF_BASELINES = (*QUALITY, "fit_seconds", "size_mb")
 _PREFERRED = {"quality": "accuracy", "latency": "latency_p50_ms", "size": "size_mb", "cost": "fit_seconds"}
 
 
@@ -37,6 +38,8 @@ class Line:
     row: Row
     cells: tuple[Cell, ...]
     inside: bool
+    unjudged: str
+    """why it can't be said whether it is inside, if no limit is known to be broken: `not measured: too few samples`"""
     tied: bool
     role: str
     span: tuple[float, float, float] | None = None
@@ -51,6 +54,12 @@ def inside_limits(result: Result, row: Row) -> bool:
     return row.status == "measured" and not violated(row, result.study.require)
 
 
+def why_unjudged(result: Result, row: Row) -> str:
+    """Why nobody can say whether a measured row keeps the limits; nothing if it keeps them, or breaks one for certain."""
+    broken, unknown = violated(row, result.study.require), unjudged(row, result.study.require)
+    return not_measured(row, broken[0]).split(",")[0] if row.status == "measured" and broken and broken == unknown else ""
+
+
 def lines(result: Result) -> list[Line]:
     """Every candidate: the picked one, the runner-up, those inside the limits, those outside, those without readings.
 
@@ -59,7 +68,8 @@ def lines(result: Result) -> list[Line]:
     ordered = sorted(result.rows, key=lambda row: _order(result, row))
     domain = span_domain(result)
     return [Line(number=number, row=row, cells=cells(result, row, SHOWN), inside=inside_limits(result, row),
-                 tied=row.name in result.choice.tied, role=_role(result, row), span=_span(row, domain))
+                 unjudged=why_unjudged(result, row), tied=row.name in result.choice.tied, role=_role(result, row),
+                 span=_span(row, domain))
             for number, row in enumerate(ordered, start=1)]
 
 
@@ -82,22 +92,28 @@ def _order(result: Result, row: Row) -> tuple[int, float]:
 
 def cells(result: Result, row: Row, names: tuple[str, ...], real: bool = True) -> tuple[Cell, ...]:
     """The named readings of a row. With `real`, a simulated candidate's speed and size are left out: they are not real."""
-    return tuple(_cell(result, row, name, real) for name in names)
+    over = {limit.reading: f"limit {words.bound(result, limit)}" for limit in violated(row, result.study.require)
+            if row.value(limit.reading) is not None}
+    hidden = COSTS if real and row.packed == "simulated" else ()
+    return tuple(Cell(name, words.title(name), "simulated") if name in hidden and name in row.readings
+                 else _cell(row, name, over.get(name, "")) for name in names)
 
 
-def _cell(result: Result, row: Row, name: str, real: bool) -> Cell:
+def _cell(row: Row | Baseline, name: str, over: str = "") -> Cell:
     reading, label = row.readings.get(name), words.title(name)
     if reading is None:
         return Cell(name, label, "–")
-    if real and row.packed == "simulated" and name in COSTS:
-        return Cell(name, label, "simulated")
-    broken = next((limit for limit in violated(row, result.study.require) if limit.reading == name), None)
-    return Cell(name, label, words.value(reading), words.interval(reading), _short(reading), reading.value,
-                f"limit {words.bound(result, broken)}" if broken else "")
+    note = reading.note if reading.value is None else words.worst_class(row) if name == "worst_class_accuracy" else ""
+    return Cell(name, label, words.value(reading), words.interval(reading), note, reading.value, over)
 
 
-def _short(reading: Reading) -> str:
-    return reading.note if reading.value is None else ""
+def baselines(result: Result) -> list[tuple[Baseline, tuple[Cell, ...], str]]:
+    """Each baseline, the most accurate first, its figures, and how it stands to the pick (to the best, if none is picked)."""
+    found = []
+    for baseline in sorted(result.baselines, key=lambda each: -(each.readings["accuracy"].value or 0) if each.readings else 0):
+        standing = "not beaten" if baseline.name in result.choice.unbeaten_baselines else "beaten" if baseline.readings else ""
+        found.append((baseline, tuple(_cell(baseline, name) for name in OF_BASELINES), standing))
+    return found
 
 
 def span_domain(result: Result) -> tuple[float, float]:
@@ -129,6 +145,11 @@ def samples(result: Result, reading: str) -> str:
     return f"n = {found}" if found not in ("", "1") else ""
 
 
+def better(result: Result, reading: str) -> str:
+    """`higher` or `lower`: which end of a column is looked for first."""
+    return next((row.readings[reading].better for row in result.rows if reading in row.readings), "lower")
+
+
 def further(result: Result) -> list[str]:
     """Readings that the main table has no column for, in the order of their first appearance."""
     return list(dict.fromkeys(name for row in result.rows for name in row.readings if name not in SHOWN))
@@ -140,6 +161,9 @@ def failures(result: Result) -> list[tuple[str, list[str]]]:
     for row in result.rows:
         if row.status != "measured":
             found.setdefault(row.cause or f"{row.status}, without a stated cause", []).append(row.name)
+    for baseline in result.baselines:
+        if baseline.cause:
+            found.setdefault(baseline.cause, []).append(f"baseline {baseline.name}")
     for search in result.searches:
         if search.cause:
             found.setdefault(search.cause, []).append(f"method {search.method.label}")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from datetime import datetime
 
-from trimtune.records import Limit, Reading, Result
+from trimtune.records import Baseline, Limit, Reading, Result, Row
 
 NAMES = {
     "accuracy": "Accuracy",
@@ -120,6 +120,14 @@ def interval(reading: Reading) -> str:
 
 def value(reading: Reading) -> str:
     return show(reading.value, _unit(reading.name, reading.unit))
+
+
+def worst_class(row: Row | Baseline) -> str:
+    """`refund, 31 of 40`: the label that is got wrong most often, and how many of its rows were right; nothing if unknown."""
+    reading = row.readings.get("worst_class_accuracy")
+    if reading is None or reading.value is None:
+        return ""
+    return f"{reading.note}, {round(reading.value * reading.n)} of {reading.n}"
 
 
 def limit(result: Result, given: Limit) -> str:

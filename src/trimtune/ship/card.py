@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trimtune.report.words import worst_class
 from trimtune.ship.source import Source
 
 _LICENSES = {"minilm": "Apache-2.0 (sentence-transformers/all-MiniLM-L6-v2)"}
@@ -67,7 +68,7 @@ def _data(source: Source) -> str:
 def _changes(source: Source, manifest: dict[str, Any]) -> str:
     candidate = source.row.candidate
     lines = [f"- Tuned by `{candidate.method.name}` with {_config(candidate.method.config)}."]
-    lines += [f"- Trimmed by `{trim.name}` with {_config(trim.config)}." for trim in candidate.trims if trim.name != "none"]
+    lines += [f"- Trimmed by `{trim.name}` with {_config(trim.config)}." for trim in candidate.trims]
     precision = f", precision: {manifest['precision']}" if manifest["precision"] else ""
     lines.append(f"- Exported to `{candidate.engine.name}` with {_config(candidate.engine.config)}; numerics: "
                  f"{manifest['numerics']}, weights: {manifest['packed']}{precision}.")
@@ -78,12 +79,12 @@ def _changes(source: Source, manifest: dict[str, Any]) -> str:
 
 
 def _limits(source: Source, manifest: dict[str, Any]) -> str:
-    worst = source.row.readings.get("worst_class_accuracy")
+    worst = worst_class(source.row)
     lines = [f"- Texts longer than {manifest['max_length']} tokens are cut.",
              "- A text about none of the labels gets one of them all the same; its probability isn't calibrated, only a hint.",
              "- The readings hold for rows like the test rows and for a machine like the one above."]
-    if worst is not None and worst.value is not None:
-        lines.insert(0, f"- On its worst label it is right on {worst.value:.1%} of the test rows.")
+    if worst:
+        lines.insert(0, f"- Worst label: {worst} of its test rows are answered right.")
     return "\n".join(lines)
 
 

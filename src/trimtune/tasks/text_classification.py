@@ -1,7 +1,8 @@
 """Text classification: one label per row of text.
 
-Loss: mean cross-entropy over rows, -log softmax(logits_BC)[label]. Metric: accuracy. Head: the model's own sequence
-classification head of transformers (for BERT: pooled first token → dropout → linear to C labels).
+Loss: mean over rows of -w[label] · log softmax(logits_BC)[label], all w = 1 unless the study asks for balanced classes:
+w[c] = rows / (classes · rows of c), whose mean over the training rows is 1. Metric: accuracy. Head: the model's own
+sequence classification head of transformers (for BERT: pooled first token → dropout → linear to C labels).
 
 A *model folder* is what every step after the base hands on: `config.json`, `model.safetensors`, tokenizer files, and, if
 the method left something beside the weights, `adapter/` in PEFT's own format (head included).
@@ -103,8 +104,20 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
     return {name: found[name].astype("int64") for name in ("input_ids", "attention_mask")}
 
 
-def loss(logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy over the rows, computed in float32."""
+def loss(logits_BC: torch.Tensor, labels_B: torch.Tensor, weights_C: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean over the rows of the weighted cross-entropy, computed in float32.
+
+    It is divided by the rows, not by their weights as torch's own mean would: a batch of rare rows then counts for more.
+    """
     import torch
 
-    return torch.nn.functional.cross_entropy(logits_BC.float(), labels_B)
+    return torch.nn.functional.cross_entropy(logits_BC.float(), labels_B, weight=weights_C, reduction="none").mean()
+
+
+def class_weights(kind: str, labels: Sequence[int], classes: int) -> torch.Tensor | None:
+    """float32 [C] for `balanced`; None for `none`. The mean over the rows is 1, so learning rates keep their meaning."""
+    import torch
+
+    if kind == "none":
+        return None
+    return len(labels) / (classes * torch.bincount(torch.tensor(labels), minlength=classes).clamp_min(1).float())

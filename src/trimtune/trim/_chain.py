@@ -23,7 +23,8 @@ def trimmed(trims: Sequence[Use], tuned: Artifact, rows: Artifact, study: Study,
         part = parts.load("trim", trim.name)
         parents = (links[-1], rows) if part.NEEDS_DATA else (links[-1],)
         shared = {"config": trim.config, "task": study.task, "max_length": study.fit.max_length,
-                  "batch_size": study.fit.batch_size, "precision_": working_precision(study, store)}
+                  "batch_size": study.fit.batch_size, "precision_": working_precision(study, store),
+                  "class_weights": study.fit.class_weights}
         code = parts.source_hash("trim", trim.name) + parts.source_hash("task", study.task) + parts.room_hash("tune")
         arguments = {**shared, "trim": trim.name, "source": links[-1].folder, "rows_folder": rows.folder, "seed": study.seed}
         links.append(store.step("trim", trim.name, _run, arguments, config=shared, parents=parents, seed=study.seed, code=code))

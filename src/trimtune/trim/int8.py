@@ -33,7 +33,7 @@ class Config(BaseModel):
 
 
 def run(folder: Path, source: Path, config: dict[str, Any], rows_folder: Path, seed: int, task: str = "text_classification",
-        max_length: int = 128, batch_size: int = 32, precision_: str = "auto") -> dict[str, Any]:
+        max_length: int = 128, batch_size: int = 32, precision_: str = "auto", class_weights: str = "none") -> dict[str, Any]:
     """Hand the source on by hard links; the engine makes the numbers int8."""
     Config.model_validate(config)
     link_tree(source, folder)

@@ -51,7 +51,7 @@ class Config(BaseModel):
 
 
 def run(folder: Path, source: Path, config: dict[str, Any], rows_folder: Path, seed: int, task: str = "text_classification",
-        max_length: int = 128, batch_size: int = 32, precision_: str = "auto") -> dict[str, Any]:
+        max_length: int = 128, batch_size: int = 32, precision_: str = "auto", class_weights: str = "none") -> dict[str, Any]:
     """Write the pruned and recovered model folder.
 
     Returns:
@@ -68,7 +68,8 @@ def run(folder: Path, source: Path, config: dict[str, Any], rows_folder: Path, s
     width, kept_share = remove(base_of(module), blocks, scores, wanted.ratio)
     recovery = {}
     if wanted.epochs:
-        recovery = _recover(module, rows_folder, source, wanted, batch_size, max_length, seed, task, precision_, folder)
+        recovery = _recover(module, rows_folder, source, wanted, batch_size, max_length, seed, task, precision_, class_weights,
+                            folder)
     write(module, source, folder)
     return {"width_before": len(scores[0]), "width": width, "blocks": len(blocks), "parameters_before": before,
             "parameters": _size(module), "importance_kept": round(kept_share, 4), "recovery": recovery}
@@ -150,11 +151,11 @@ def remove(base: Any, blocks: Sequence[Block], scores: Sequence[torch.Tensor], r
 
 
 def _recover(module: torch.nn.Module, rows_folder: Path, source: Path, wanted: Config, batch_size: int, max_length: int,
-             seed: int, task: str, precision_: str, folder: Path) -> dict[str, Any]:
+             seed: int, task: str, precision_: str, class_weights: str, folder: Path) -> dict[str, Any]:
     from trimtune.tune import loop
 
     return loop.recover(module, rows_folder, source, wanted.learning_rate, wanted.epochs, batch_size, max_length, seed, task,
-                        precision_, folder)
+                        precision_, class_weights, folder)
 
 
 def _drawn(rows_folder: Path, count: int, seed: int) -> tuple[list[str], list[int]]:

@@ -6,9 +6,10 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trimtune import parts
 from trimtune.process import emit
@@ -121,7 +122,8 @@ def accuracy(model: torch.nn.Module, feed: Feed, batch_size: int) -> float:
 
 def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, method: str, config: dict[str, Any],
         learning_rate: float, epochs: int, batch_size: int, max_length: int, precision_: str, seed: int,
-        stop_below: Sequence[float] = (), patience: int = 0, features_: Path | None = None) -> dict[str, Any]:
+        stop_below: Sequence[float] = (), patience: int = 0, features_: Path | None = None,
+        class_weights: str = "none") -> dict[str, Any]:
     """Fit one method at one learning rate; write the tuned model folder into `folder` and return its facts."""
     part, settings = parts.load("task", task), parts.load("method", method)
     config_ = settings.Config(**config)
@@ -138,10 +140,17 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     passes = getattr(config_, "passes", 1)
     steps = epochs * passes * -(-len(feed.lengths) // batch_size)
     masters = Masters(list(trainable.trained(model).values()), originals, learning_rate, steps)
-    fitted = train(model, masters, feed, validation, part.loss, epochs=epochs, passes=passes, batch_size=batch_size, seed=seed,
-                   stop_below=stop_below, patience=patience, keep=checkpoint.of(folder))
+    fitted = train(model, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, passes=passes,
+                   batch_size=batch_size, seed=seed, stop_below=stop_below, patience=patience, keep=checkpoint.of(folder))
     trainable.save(folder, base, model, dict(zip(names, fitted.best, strict=True)), part, model_name)
     return {**fitted.facts(), **count, "learning_rate": learning_rate, "precision": precision_}
+
+
+def weighted(part: ModuleType, class_weights: str, splits: data.Rows) -> Callable[..., torch.Tensor]:
+    """The task's loss, with its classes weighted by their frequency in the training rows if asked for."""
+    if class_weights == "none":
+        return cast("Callable[..., torch.Tensor]", part.loss)
+    return partial(part.loss, weights_C=part.class_weights(class_weights, splits.train.labels, len(splits.facts.labels)))
 
 
 def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed: int) -> torch.nn.Module:
@@ -157,7 +166,7 @@ def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed
 
 def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_rate: float, epochs: int, batch_size: int,
             max_length: int, seed: int, task: str = "text_classification", precision_: str = "auto",
-            folder: Path | None = None) -> dict[str, Any]:
+            class_weights: str = "none", folder: Path | None = None) -> dict[str, Any]:
     """Train all parameters of a trimmed module in place, at its best epoch by validation; returns the fit's facts.
 
     `folder` is the one that the trim is being made in: a trim that is killed then goes on in the middle of this fit.
@@ -172,8 +181,8 @@ def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_r
     module.to(precision.dtype(chosen))
     feed, validation = (token_feed(module, split, tokenizer, max_length) for split in (splits.train, splits.validation))
     masters = Masters(list(module.parameters()), originals, learning_rate, epochs * -(-len(feed.lengths) // batch_size))
-    fitted = train(module, masters, feed, validation, part.loss, epochs=epochs, batch_size=batch_size, seed=seed,
-                   keep=checkpoint.of(folder) if folder else None)
+    fitted = train(module, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, batch_size=batch_size,
+                   seed=seed, keep=checkpoint.of(folder) if folder else None)
     module.float()
     with torch.no_grad():
         for parameter, value in zip(module.parameters(), fitted.best, strict=True):

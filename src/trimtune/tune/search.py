@@ -43,6 +43,8 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
     except StepFailed as failure:
         return ledger.model_copy(update={"cause": failure.cause}), None
     trials, kept, notes = _trials(method, study, rows.facts["rows"]["validation"], fit_at)
+    if study.fit.class_weights != "none":
+        notes.append(f"{method.label}: {study.fit.class_weights} class weights in the loss of every fit")
     spent = sum(trial.seconds for trial in trials)
     ledger = ledger.model_copy(update={"trials": tuple(trials), "seconds": spent, "notes": tuple(notes)})
     if not kept:
@@ -105,7 +107,7 @@ def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Sto
 
     def fit_at(rate: float, seed: int, thresholds: tuple[float, ...]) -> Artifact:
         config = {**shared, "method": method.name, "config": method.config, "learning_rate": rate, "epochs": study.fit.epochs,
-                  "stop_below": list(thresholds), "patience": study.fit.patience}
+                  "class_weights": study.fit.class_weights, "stop_below": list(thresholds), "patience": study.fit.patience}
         arguments = {**config, **stored, "base": base.folder, "rows": rows.folder, "seed": seed, "model_name": study.model}
         return store.step("tune", method.name, loop.fit, arguments, config=config, parents=parents, seed=seed, code=code)
 
