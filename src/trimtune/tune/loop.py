@@ -113,7 +113,8 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     masters = Masters(list(trainable.trained(model).values()), originals, learning_rate, steps)
     fitted = train(model, masters, feed, validation, part.loss, epochs=epochs, passes=passes, batch_size=batch_size, seed=seed,
                    stop_below=stop_below)
-    trainable.save(folder, base, model, dict(zip(names, fitted.best, strict=True)), part, model_name)
+    learned, before = (dict(zip(names, values, strict=True)) for values in (fitted.best, originals))
+    trainable.save(folder, base, model, learned, before, part, model_name)
     return {**fitted.facts(), **count, "learning_rate": learning_rate, "precision": precision_}
 
 
