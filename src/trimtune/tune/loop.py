@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trimtune import parts
 from trimtune.process import emit
 from trimtune.study import data
-from trimtune.tune import batches, dropout, features, precision, trainable
+from trimtune.tune import batches, boundary, dropout, features, precision, trainable
 from trimtune.tune.optimizer import Masters
 
 if TYPE_CHECKING:
@@ -102,10 +102,12 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     count, splits = trainable.counts(model), data.load(rows)
     names = list(trainable.trained(model))
     originals = [parameter.detach().clone() for parameter in trainable.trained(model).values()]
-    if features_ is None:
+    if features_ is None or (features_ / boundary.FILE).exists():
         model.to(precision.dtype(precision_))
         tokenizer = part.load_tokenizer(base)
         feed, validation = (token_feed(model, split, tokenizer, max_length) for split in (splits.train, splits.validation))
+        if features_ is not None:
+            feed, validation = boundary.feeds(model, features_, settings.top_layers(config_), feed, validation)
     else:
         feed, validation = feature_feeds(model, features_, splits)
     passes = getattr(config_, "passes", 1)
