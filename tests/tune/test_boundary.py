@@ -8,7 +8,7 @@ from trimtune import parts
 from trimtune.records import Use
 from trimtune.store import Store
 from trimtune.tasks import text_classification as task
-from trimtune.tune import boundary, features, layers, loop, search, trainable
+from trimtune.tune import boundary, features, forecast, layers, loop, search, trainable
 
 SMALL = {"distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 4, "n_heads": 4}, "roberta": {}, "mpnet": {},
          "gpt2": {"n_embd": 32, "n_layer": 4, "n_head": 4}, "electra": {"embedding_size": 16},
@@ -102,3 +102,20 @@ def test_a_method_with_top_layers_leaves_all_below_alone(name, small):
     for key in untouched:
         if "embeddings" in key or any(f"encoder.layer.{index}." in key for index in range(4)):
             assert torch.equal(found[key], untouched[key]), key
+
+
+@pytest.mark.slow
+def test_a_forecast_counts_the_states_once_and_the_upper_layers_per_epoch(small, tmp_path):
+    study, _, base, rows = small
+    store = Store(tmp_path)
+    found = {k: forecast.of(use("top_k_layers", {"k": k}), study, base, rows, store) for k in (1, 6)}
+    probes = {step.key: store.seen(step.key).facts for step in store.steps if step.step == "forecast"}
+    on_states = next(facts for facts in probes.values() if facts["on_states"])
+    whole = next(facts for facts in probes.values() if not facts["on_states"])
+    epochs, trials, seeds = study.fit.epochs, study.budget.trials, study.budget.seeds
+    once, each = on_states["features_seconds"] / 60, on_states["epoch_seconds"] * epochs / 60
+    assert once > 0
+    assert found[1]["fit_minutes"] == pytest.approx(once + each)
+    assert found[1]["minutes"] == pytest.approx(once + (trials + seeds - 1) * each)
+    assert found[6]["fit_minutes"] == pytest.approx(whole["epoch_seconds"] * epochs / 60)
+    assert on_states["epoch_seconds"] < 0.6 * whole["epoch_seconds"]  # one layer of six, and no embeddings' gradients

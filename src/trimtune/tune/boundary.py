@@ -9,6 +9,7 @@ reference, whose frozen part leaves no graph.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,32 @@ def feeds(model: torch.nn.Module, folder: Path, top_layers: int, feed: Feed, val
         return replace(whole, logits=logits)
 
     return fed(feed, stored["train"]), fed(validation, stored["validation"])
+
+
+def sampled(model: torch.nn.Module, top_layers: int, feed: Feed, chosen: Sequence[Sequence[int]]) -> tuple[Feed, float]:
+    """The feed on the states of a few batches only, and the seconds that the layers below took for these: a forecast's view."""
+    import torch
+
+    layers, seen, seconds = layers_of(model), list[torch.Tensor](), 0.0
+    below = len(layers) - top_layers
+    if below <= 0:
+        return feed, 0.0
+    hook, states = _watch(layers[below], seen), {}
+    with torch.no_grad():
+        feed.logits(chosen[0])  # the first call pays for allocations
+        for batch in chosen:
+            started = time.perf_counter()
+            feed.logits(batch)
+            seconds += (time.perf_counter() - started) * below / len(layers)
+            states[tuple(batch)] = seen[-1]
+    hook.remove()
+    give = enter(layers, below)
+
+    def logits(batch: Sequence[int]) -> torch.Tensor:
+        give(states[tuple(batch)])
+        return feed.logits(batch)
+
+    return replace(feed, logits=logits), seconds
 
 
 def enter(layers: torch.nn.ModuleList, below: int) -> Callable[[torch.Tensor], None]:

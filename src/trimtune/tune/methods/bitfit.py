@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 TASKS = ("text_classification",)
-LEARNING_RATES = (2e-3, 1e-1)
+LEARNING_RATES = (1e-3, 5e-2)
 
 
 class Config(BaseModel):
