@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
 from trimtune.process import emit
+from trimtune.records import Artifact, Use
+from trimtune.store import Store
 from trimtune.study import data
-from trimtune.tune import batches, precision
+from trimtune.tune import batches, boundary, precision
 from trimtune.tune.trainable import head_of
 
 if TYPE_CHECKING:
     import torch
 
 FILE = "features.safetensors"
+
+
+def kept(method: Use, task: str, shared: dict[str, Any], base: Artifact, rows: Artifact, store: Store,
+         code: str) -> Artifact | None:
+    """What the frozen part of a method's model gives for all rows: the head's input, or the states at a boundary.
+
+    None for a method whose lowest layers learn, and where states can't or should not be stored (boundary.compute says why).
+    """
+    part, config = parts.load("method", method.name), shared
+    work: Callable[..., dict[str, Any]] = compute
+    if not getattr(part, "ON_FEATURES", False):
+        top_layers = part.top_layers(part.Config(**method.config)) if hasattr(part, "top_layers") else None
+        if top_layers is None:
+            return None
+        work, config = boundary.compute, {**shared, "top_layers": top_layers}
+        code = parts.room_hash("tune") + parts.source_hash("task", task)  # nothing of the method: others may share the states
+    made = store.step("features", task, work, {**config, "base": base.folder, "rows": rows.folder}, config=config,
+                      parents=(base, rows), code=code)
+    return made if made.facts.get("stored", True) else None
 
 
 def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int, max_length: int,

@@ -12,7 +12,7 @@ from trimtune.process import peak_memory_mb
 from trimtune.records import Artifact, Study, Use
 from trimtune.store import Store
 from trimtune.study import data
-from trimtune.tune import batches, loop, precision
+from trimtune.tune import batches, boundary, loop, precision
 from trimtune.tune.optimizer import Masters
 from trimtune.tune.precision import working_precision
 from trimtune.tune.trainable import trained
@@ -23,7 +23,8 @@ _STEPS = 3
 def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) -> dict[str, Any]:
     """Minutes of one fit (`fit_minutes`), of the search and seeds at most (`minutes`), and `memory_mb` of a fit; or `cause`.
 
-    The forecast of a method that trains on stored features is the time to compute them: its epochs are negligible.
+    What a method's frozen part gives is computed once for all its fits, and counts in the first; the epochs of a head on
+    stored features are negligible.
     """
     shared = dict(task=study.task, method=method.name, config=method.config, batch_size=study.fit.batch_size,
                   max_length=study.fit.max_length, precision_=working_precision(study, store))
@@ -34,12 +35,11 @@ def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) 
     except StepFailed as failure:
         return {"cause": failure.cause}
     on_features = getattr(parts.load("method", method.name), "ON_FEATURES", False)
-    seconds = probe.facts["features_seconds"] if on_features else probe.facts["epoch_seconds"] * study.fit.epochs
-    fit_minutes = seconds / 60
-    fits = 1 if on_features else study.budget.trials
-    search = min(fits * fit_minutes, max(study.budget.minutes, fit_minutes))
-    seeds = 0 if on_features else (study.budget.seeds - 1) * fit_minutes
-    return {"fit_minutes": fit_minutes, "minutes": search + seeds, "memory_mb": probe.facts["memory_mb"],
+    once = probe.facts["features_seconds"] / 60 if on_features or probe.facts["on_states"] else 0.0
+    epochs = 0.0 if on_features else probe.facts["epoch_seconds"] * study.fit.epochs / 60
+    search = min(once + study.budget.trials * epochs, max(study.budget.minutes, once + epochs))
+    seeds = (study.budget.seeds - 1) * epochs
+    return {"fit_minutes": once + epochs, "minutes": search + seeds, "memory_mb": probe.facts["memory_mb"],
             "tokens_per_epoch": probe.facts["tokens"]}
 
 
@@ -56,6 +56,10 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     masters = Masters(list(trained(model).values()), originals, 1e-6, 1000)
     plan = sorted(batches.order(feed.lengths, batch_size, 0, 0), key=lambda batch: max(feed.lengths[row] for row in batch))
     chosen = [plan[len(plan) * at // (_STEPS + 1)] for at in range(1, _STEPS + 1)] + [plan[-1]]
+    below_seconds = 0.0
+    top_layers = settings.top_layers(settings.Config(**config)) if hasattr(settings, "top_layers") else None
+    if top_layers is not None:
+        feed, below_seconds = boundary.sampled(model, top_layers, feed, chosen)
     model.train()
     train_seconds = forward_seconds = 0.0
     positions = 0
@@ -74,5 +78,6 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     tokens = sum(feed.lengths)
     share = len(splits.validation.labels) / len(splits.train.labels)
     return {"epoch_seconds": (train_seconds + share * forward_seconds) * tokens / positions, "tokens": tokens,
-            "features_seconds": (1 + share) * forward_seconds * tokens / positions,
+            "features_seconds": (1 + share) * (below_seconds or forward_seconds) * tokens / positions,
+            "on_states": below_seconds > 0,
             "memory_mb": peak_memory_mb()}

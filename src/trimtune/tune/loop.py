@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from trimtune import parts
 from trimtune.process import emit
 from trimtune.study import data
-from trimtune.tune import batches, checkpoint, dropout, features, first_token, fused_lora, precision, trainable
+from trimtune.tune import batches, boundary, checkpoint, dropout, features, first_token, fused_lora, precision, trainable
 from trimtune.tune.checkpoint import Checkpoints
 from trimtune.tune.optimizer import Masters
 
@@ -131,10 +131,12 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     count, splits = trainable.counts(model), data.load(rows)
     names = list(trainable.trained(model))
     originals = [parameter.detach().clone() for parameter in trainable.trained(model).values()]
-    if features_ is None:
+    if features_ is None or (features_ / boundary.FILE).exists():
         model.to(precision.dtype(precision_))
         tokenizer = part.load_tokenizer(base)
         feed, validation = (token_feed(model, split, tokenizer, max_length) for split in (splits.train, splits.validation))
+        if features_ is not None:
+            feed, validation = boundary.feeds(model, features_, settings.top_layers(config_), feed, validation)
     else:
         feed, validation = feature_feeds(model, features_, splits)
     passes = getattr(config_, "passes", 1)
@@ -142,7 +144,8 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     masters = Masters(list(trainable.trained(model).values()), originals, learning_rate, steps)
     fitted = train(model, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, passes=passes,
                    batch_size=batch_size, seed=seed, stop_below=stop_below, patience=patience, keep=checkpoint.of(folder))
-    trainable.save(folder, base, model, dict(zip(names, fitted.best, strict=True)), part, model_name)
+    learned, before = (dict(zip(names, values, strict=True)) for values in (fitted.best, originals))
+    trainable.save(folder, base, model, learned, before, part, model_name)
     return {**fitted.facts(), **count, "learning_rate": learning_rate, "precision": precision_}
 
 
@@ -176,6 +179,7 @@ def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_r
     part = parts.load("task", task)
     set_seed(seed)
     _quiet(module).requires_grad_(True)
+    first_token.narrow(module)
     tokenizer, splits, chosen = part.load_tokenizer(source), data.load(rows_folder), precision.choose(precision_)
     originals = [parameter.detach().clone() for parameter in module.parameters()]
     module.to(precision.dtype(chosen))

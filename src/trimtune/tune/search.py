@@ -93,16 +93,14 @@ def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> t
 
 def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) -> FitAt:
     """The function that fits one trial, with all but its learning rate, seed and thresholds filled in."""
-    part = parts.load("method", method.name)
     chosen = working_precision(study, store)
     shared: dict[str, Any] = dict(task=study.task, batch_size=study.fit.batch_size, max_length=study.fit.max_length,
                                   precision_=chosen)
     code = parts.source_hash("method", method.name) + parts.source_hash("task", study.task)
     parents: tuple[Artifact, ...] = (base, rows)
     stored: dict[str, Any] = {}
-    if getattr(part, "ON_FEATURES", False):
-        made = store.step("features", study.task, features.compute, {**shared, "base": base.folder, "rows": rows.folder},
-                          config=shared, parents=parents, code=code)
+    made = features.kept(method, study.task, shared, base, rows, store, code)
+    if made:
         parents, stored = (*parents, made), {"features_": made.folder}
 
     def fit_at(rate: float, seed: int, thresholds: tuple[float, ...]) -> Artifact:

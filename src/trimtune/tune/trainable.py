@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "model.safetensors"
+_ADAPTER, _SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+_TAKEN_OUT = ("pissa", "olora")
+"""PEFT's ways to start a LoRA with a part of the frozen weight, which is taken out of that weight"""
 
 
 def head_of(model: torch.nn.Module) -> torch.nn.Module:
@@ -41,10 +44,14 @@ def counts(model: torch.nn.Module) -> dict[str, int]:
             "trained_parameters": sum(parameter.numel() for parameter in trained(model).values())}
 
 
-def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], task: ModuleType, model_name: str) -> None:
-    """Write a tuned model folder: the base's files, and what was learned in `values` (float32 tensors by parameter name).
+def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], originals: dict[str, torch.Tensor],
+         task: ModuleType, model_name: str) -> None:
+    """Write a tuned model folder: the base's files, and what was learned.
 
     A PEFT model leaves its adapter and head in `adapter/`, beside the untouched base; any other model leaves new weights.
+
+    Args:
+        values, originals: the trained parameters by name, float32: as learned, and as they were before the first step.
     """
     import torch
     from peft import PeftModel
@@ -59,7 +66,9 @@ def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], 
             settings.base_model_name_or_path = model_name
         model.save_pretrained(str(folder / task.ADAPTER), save_embedding_layers=False)
         (folder / task.ADAPTER / "README.md").unlink(missing_ok=True)
-        _in_order(folder / task.ADAPTER / "adapter_config.json")
+        if any(getattr(settings, "init_lora_weights", True) in _TAKEN_OUT for settings in model.peft_config.values()):
+            _for_the_untouched_base(folder / task.ADAPTER, originals)
+        _in_order(folder / task.ADAPTER / _SETTINGS)
         return
     link_tree(base, folder, skip=("artifact.json", WEIGHTS, "config.json"))
     fresh = task.load_base(base)
@@ -68,6 +77,28 @@ def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], 
         for name, value in values.items():
             fresh_parameters[name].copy_(value)
     fresh.save_pretrained(folder)
+
+
+def _for_the_untouched_base(adapter: Path, originals: dict[str, torch.Tensor]) -> None:
+    """Make a saved adapter whose start was taken out of the frozen weights a LoRA of rank 2r for the weights as they were.
+
+    (W - s·B₀A₀) + s·BA = W + s·[B, -B₀][A; A₀]. PEFT's own conversion (`path_initial_model_for_weight_conversion`) keeps
+    only A and B: the head and DoRA's lengths would be lost.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors, start = load_file(adapter / _ADAPTER), {name.replace(".default", ""): value for name, value in originals.items()}
+    for name, value in tensors.items():
+        if "lora_A" in name:
+            tensors[name] = torch.cat([value, start[name]], 0)
+        elif "lora_B" in name:
+            tensors[name] = torch.cat([value, -start[name]], 1)
+    save_file(tensors, adapter / _ADAPTER, metadata={"format": "pt"})
+    settings = json.loads((adapter / _SETTINGS).read_text(encoding="utf-8"))
+    grown = 2 ** (0.5 if settings["use_rslora"] else 1)
+    settings.update(init_lora_weights=True, r=2 * settings["r"], lora_alpha=grown * settings["lora_alpha"])
+    (adapter / _SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
 
 
 def _in_order(path: Path) -> None:

@@ -8,11 +8,18 @@ Not when the task is far from what the base knows and rows are plenty: full tuni
 Source: Hu et al. 2022 (arXiv 2106.09685), section 4.1 (the paper adapts q and v: `targets: [query, value]`); all linear
 layers as default after Dettmers et al. 2023 (arXiv 2305.14314), section 4. Adapter and head are saved in PEFT's format.
 Refuses target names that the model doesn't have.
+
+`dora` learns a length m: [D_out] and a direction, W' = m · V / ‖V‖ with V = W + (α / r) B A, norms by row (Liu et al. 2024,
+arXiv 2402.09353, section 4): often better at small r, and slower to fit. `rslora` scales by α / √r instead, so that a large
+r still learns (Kalajdzievski 2023, arXiv 2312.03732). `init` starts B A at the largest singular values of W (`pissa`, Meng
+et al. 2024, arXiv 2404.02948, section 3) or at its QR factors (`olora`, Büyükakyüz 2024, arXiv 2406.01775), and freezes
+the rest of W; what is saved is the difference to that start, a plain LoRA of rank 2r for the untouched base.
+`layers: k` adapts the top k layers only: the states that enter them are then computed once, as for `top_k_layers`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,6 +38,15 @@ class Config(BaseModel):
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the adapter's input while tuning")
     targets: str | list[str] = Field("all-linear", description="`all-linear`, or names of layers such as [query, value]")
     bias: str = Field("none", pattern="^(none|all|lora_only)$", description="which biases learn too: none, all, lora_only")
+    layers: int | None = Field(None, ge=1, le=1000, description="adapt only so many of the upper layers; null: all of them")
+    dora: bool = Field(False, description="learn each row's length apart from its direction")
+    rslora: bool = Field(False, description="scale the update by alpha / sqrt(r)")
+    init: Literal["default", "pissa", "olora"] = Field("default", description="where the update starts: at zero, or in W itself")
+
+
+def top_layers(config: Config) -> int | None:
+    """How many of the upper layers learn while all below stays as it is; None: more than these learn."""
+    return None if config.bias == "all" else config.layers
 
 
 def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Module:
@@ -40,8 +56,11 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
     from trimtune.errors import TrimtuneError
 
     bias: Any = config.bias
+    targets = config.targets if config.layers is None else _in_top(model, config.layers, config.targets)
+    init: Any = config.init == "default" or config.init
     settings = LoraConfig(task_type=task, r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout,
-                          target_modules=config.targets, bias=bias)
+                          target_modules=targets, bias=bias, use_dora=config.dora, use_rslora=config.rslora,
+                          init_lora_weights=init)
     try:
         return get_peft_model(model, settings)
     except ValueError as error:
@@ -50,3 +69,16 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
         linear = sorted({name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)})
         raise TrimtuneError(f"lora: targets {config.targets} fit no layer of this model ({str(error).splitlines()[0]}).",
                             f"Its linear layers: {', '.join(linear)}.", "Name some of these, or use `all-linear`.") from None
+
+
+def _in_top(model: torch.nn.Module, layers: int, targets: str | list[str]) -> list[str]:
+    """The targets' full names in the top layers and the pooler; the head learns whole."""
+    import torch
+
+    from trimtune.tune.layers import top
+    from trimtune.tune.trainable import head_of
+
+    upper = {module for part in top(model, layers) for module in part.modules()} - {*head_of(model).modules()}
+    linear = [name for name, module in model.named_modules() if module in upper and isinstance(module, torch.nn.Linear)]
+    chosen = linear if targets == "all-linear" else [name for name in linear if name.rsplit(".", 1)[-1] in targets]
+    return chosen or list(targets)

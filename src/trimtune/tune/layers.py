@@ -1,0 +1,43 @@
+"""Where a transformer's layers are, and what comes after them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trimtune.errors import TrimtuneError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def layers_of(model: Any) -> torch.nn.ModuleList:
+    """The list of equal layers that a transformers model runs one after another, the lowest first.
+
+    Raises:
+        TrimtuneError: it has no such list (ALBERT runs one layer many times).
+    """
+    import torch
+
+    count = getattr(model.config, "num_hidden_layers", 0)
+    for module in model.base_model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return module
+    raise TrimtuneError(f"layers: {type(model).__name__} has no list of {count} layers that run one after another.",
+                        "Allowed: encoders and decoders that do, such as BERT, DistilBERT, MPNet or GPT-2.",
+                        "Use another method, such as `lora`.")
+
+
+def top(model: Any, count: int) -> list[torch.nn.Module]:
+    """The modules from the top `count` layers on: these, then what follows them in the backbone (a final norm, the pooler)
+    and the head.
+
+    Raises:
+        TrimtuneError: the model has fewer layers, or none that are known.
+    """
+    layers = layers_of(model)
+    if count > len(layers):
+        raise TrimtuneError(f"layers: the top {count} were asked for.", f"{type(model).__name__} has {len(layers)} of them.",
+                            f"Ask for {len(layers)} or fewer.")
+    inside = list(model.base_model.children())
+    at = next(index for index, child in enumerate(inside) if any(module is layers for module in child.modules()))
+    return [*layers[-count:], *inside[at + 1:], *(child for child in model.children() if child is not model.base_model)]
