@@ -3,13 +3,19 @@ import math
 import pytest
 
 from trimtune import parts
-from trimtune.records import Artifact, Budget, Trial, Use
+from trimtune.records import Artifact, Budget, DataSpec, Study, Trial, Use
 from trimtune.store import Store
 from trimtune.tune import search
 
 
 def trial(*curve, pruned=False):
     return Trial(learning_rate=1e-3, score=curve[-1], curve=curve, pruned=pruned)
+
+
+@pytest.fixture
+def small_study():
+    return Study(name="s", model="minilm", task="text_classification", data=DataSpec(train="helpdesk"), tune=(), trim=(), engine=(),
+                 budget=Budget(trials=8, seeds=1, minutes=5))
 
 
 def test_thresholds_are_the_median_less_two_standard_errors():
@@ -45,3 +51,28 @@ def test_the_cap_in_minutes_ends_the_search_and_says_so(small, tmp_path):
     assert len(ledger.trials) == 1
     assert isinstance(artifact, Artifact)
     assert "1 of 5 trials" in ledger.notes[0]
+
+
+def at_rates(*scored):
+    return [Trial(learning_rate=rate, score=score) for rate, score in scored]
+
+
+def test_a_best_trial_at_an_edge_asks_for_two_beyond_it():
+    head = Use(name="head")  # 1e-3 to 1e-1
+    assert search._beyond(head, at_rates((1e-2, 0.5), (9.5e-2, 0.7))) == ("upper", [0.2, 0.4])
+    assert search._beyond(head, at_rates((1e-3, 0.7), (1e-2, 0.5))) == ("lower", [5e-4, 2.5e-4])
+    assert search._beyond(head, at_rates((1e-3, 0.5), (1e-2, 0.7), (1e-1, 0.6)))[1] == []
+    assert search._beyond(head, [Trial(learning_rate=1e-3, score=None, cause="no memory")])[1] == []
+
+
+@pytest.mark.parametrize(("direction", "side", "beyond"), [(1, "upper", [0.2, 0.4]), (-1, "lower", [5e-4, 2.5e-4])])
+def test_a_range_that_ends_too_early_is_widened_once_and_says_so(small_study, direction, side, beyond):
+    def rising(rate, seed, thresholds):
+        score = 0.5 + direction * 0.1 * math.log10(rate / 1e-2)
+        return Artifact(key=str(rate), step="tune", part="head", seconds=0.1,
+                        facts={"validation_accuracy": score, "curve": [score], "pruned": False, "seconds_to_99": 0.1})
+
+    trials, kept, notes = search._trials(Use(name="head"), small_study, 100, rising)
+    assert [trial.learning_rate for trial in trials[8:]] == beyond
+    assert len(kept) == len(trials) == 10
+    assert f"at the {side} edge" in notes[0] and f"the best is there: {beyond[-1]:g}" in notes[0]

@@ -3,8 +3,8 @@
 Optuna proposes (three points spread over the range first, then a Gaussian process over log learning rate); validation
 accuracy decides; test rows are never read here. A trial is stopped after an epoch in which it scores clearly (two
 standard errors) below the median of the earlier trials at that epoch: the rule of Optuna's MedianPruner, taken into the
-step's key so that a resumed search equals an uninterrupted one. The best trial is the best
-setting's fit with the first seed; the other seeds follow.
+step's key so that a resumed search equals an uninterrupted one. If the best trial lies at an edge of the range, two more
+run beyond that edge, once. The best trial is the best setting's fit with the first seed; the other seeds follow.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
     if study.fit.class_weights != "none":
         notes.append(f"{method.label}: {study.fit.class_weights} class weights in the loss of every fit")
     spent = sum(trial.seconds for trial in trials)
-    ledger = ledger.model_copy(update={"trials": tuple(trials), "seconds": spent, "notes": tuple(notes)})
+    ledger = ledger.model_copy(update={"trials": tuple(trials), "seconds": spent, "notes": tuple(notes),
+                                       "trials_asked": max(study.budget.trials, len(trials))})
     if not kept:
         cause = next((trial.cause for trial in trials if trial.cause), "no trial ran to its end")
         return ledger.model_copy(update={"cause": cause}), None
@@ -64,31 +65,60 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
 
 
 def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> tuple[list[Trial], list[Artifact], list[str]]:
-    """The trials that the budget allows, the artifacts of those that ran to their end, and what the budget did not allow."""
+    """The trials that the budget allows, the artifacts of those that ran to their end, and what there is to say about them."""
     optuna_study, space = _optuna(method, study.seed, study.budget.trials)
     trials: list[Trial] = []
     kept: list[Artifact] = []
-    while len(trials) < study.budget.trials:
+
+    def room() -> bool:
         took = [trial.seconds for trial in trials]
-        if trials and sum(took) + max(took) > study.budget.minutes * 60:
-            note = f"the cap of {study.budget.minutes:g} minutes leaves no room for another"
-            return trials, kept, [f"{method.label}: {len(trials)} of {study.budget.trials} trials; {note}"]
-        asked, started = optuna_study.ask(space), time.perf_counter()
-        rate = float(f"{asked.params['learning_rate']:.3g}")
+        return not trials or sum(took) + max(took) <= study.budget.minutes * 60
+
+    def run(rate: float) -> Trial:
+        started = time.perf_counter()
         try:
             artifact = fit_at(rate, study.seed, _thresholds(trials, validation_rows))
         except StepFailed as failure:
-            optuna_study.tell(asked, state=_fail())
-            took_seconds = time.perf_counter() - started
-            trials.append(Trial(learning_rate=rate, score=None, cause=failure.cause, seconds=took_seconds))
-            continue
+            trials.append(Trial(learning_rate=rate, score=None, cause=failure.cause, seconds=time.perf_counter() - started))
+            return trials[-1]
         facts = artifact.facts
-        optuna_study.tell(asked, facts["validation_accuracy"])
         trials.append(Trial(learning_rate=rate, score=facts["validation_accuracy"], curve=tuple(facts["curve"]),
                             pruned=facts["pruned"], seconds=artifact.seconds, seconds_to_99=facts["seconds_to_99"]))
         if not facts["pruned"]:
             kept.append(artifact)
-    return trials, kept, []
+        return trials[-1]
+
+    while len(trials) < study.budget.trials:
+        if not room():
+            note = f"the cap of {study.budget.minutes:g} minutes leaves no room for another"
+            return trials, kept, [f"{method.label}: {len(trials)} of {study.budget.trials} trials; {note}"]
+        asked = optuna_study.ask(space)
+        tried = run(_rounded(asked.params["learning_rate"]))
+        optuna_study.tell(asked, tried.score, state=None if tried.score is not None else _fail())
+    side, beyond = _beyond(method, trials)
+    ran = [run(rate).learning_rate for rate in beyond if room()]
+    if not ran:
+        return trials, kept, []
+    best = max((trial for trial in trials if trial.score is not None), key=lambda trial: trial.score or 0.0).learning_rate
+    return trials, kept, [f"{method.label}: the best trial lay at the {side} edge of the range, so it was widened once and "
+                          f"{len(ran)} more ran beyond it; the best is {'there' if best in ran else 'inside still'}: {best:g}"]
+
+
+def _beyond(method: Use, trials: list[Trial]) -> tuple[str, list[float]]:
+    """The edge at which the best trial lies (in the outer twentieth of the log range), if it does, and two rates beyond it."""
+    low, high = parts.load("method", method.name).LEARNING_RATES
+    scored = [trial for trial in trials if trial.score is not None]
+    if not scored:
+        return "", []
+    best = max(scored, key=lambda trial: trial.score or 0.0).learning_rate
+    place = math.log(best / low) / math.log(high / low)
+    if place >= 0.95:
+        return "upper", [_rounded(2 * high), _rounded(4 * high)]
+    return ("lower", [_rounded(low / 2), _rounded(low / 4)]) if place <= 0.05 else ("", [])
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")
 
 
 def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) -> FitAt:
