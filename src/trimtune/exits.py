@@ -20,8 +20,8 @@ UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
 """click's; typer carries a click of its own in some versions"""
 
 _KEPT = {
-    "run": "Every finished step is kept; the same command goes on from there.",
-    "tune": "Nothing was written; the same command starts again.",
+    "run": "Every finished step is kept, and a fit up to its last checkpoint; the same command goes on from there.",
+    "tune": "Nothing was written; the same command goes on from the fit's last checkpoint, if there is one.",
     "ship": "No bundle was written; what was there before is as it was.",
     "predict": "The answers printed so far hold; a file given with -o was not written.",
 }

@@ -13,14 +13,15 @@ from trimtune import parts
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.measure._seeds import score_seeds
 from trimtune.process import Watch
-from trimtune.records import Budget, DataSpec, Fit, Search, Study, Use
+from trimtune.records import Artifact, Budget, DataFacts, DataSpec, Fit, Search, Study, Use
 from trimtune.store import Store, link_tree
 from trimtune.study.stored import prepared
 from trimtune.tasks._base import base_of
 from trimtune.tune import search
+from trimtune.tune.parallel import launched
 
 METRICS = "metrics.json"
-_FACTS = ("rows_per_s", "tokens_per_s", "curve", "precision", "parameters", "trained_parameters")
+_FACTS = ("rows_per_s", "tokens_per_s", "epochs_run", "curve", "precision", "parameters", "trained_parameters")
 
 
 def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", config: dict[str, Any] | None = None,
@@ -31,7 +32,8 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
     """Fit `method` once; `out` becomes the tuned model folder with `metrics.json` in it.
 
     A learning rate of None is the middle (on a log scale) of the method's range. A PEFT method's adapter and head are in
-    `out/adapter`, in PEFT's own format.
+    `out/adapter`, in PEFT's own format. A fit that is stopped leaves its last checkpoint beside `out`; the same call goes on
+    from there. Under torchrun all processes make the fit together (see `tune/parallel.py`) and all but the first return {}.
 
     Raises:
         TrimtuneError: the input can't be used, or `out` holds something already.
@@ -48,29 +50,51 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
     data = DataSpec(train=train, validation=validation, test=test, text=text, label=label)
     study = Study(name="tune", model=model, task=task, data=data, tune=(use,), trim=((),), engine=(), fit=Fit(**fit),
                   budget=Budget(trials=1, seeds=1), seed=seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        store = Store(scratch, watch)
-        rows, facts = prepared(study, store)
-        base = base_of(study, facts.labels, store)
-        made = search.fitter(use, study, base, rows, store)(rate, seed, ())
-        ledger = Search(method=use, trials_asked=1, trials=(), seeds_asked=1, learning_rate=rate, seconds=made.seconds,
-                        seeds=(search.seed_fit(made),))
-        accuracy = score_seeds(ledger, rows, max_length, task, store).seeds[0].test_accuracy
-        if accuracy is None:
-            raise StepFailed(next(step.cause for step in store.steps if step.step == "score"))
-        found = {"method": use.name, "accuracy": accuracy, "validation_accuracy": made.facts["validation_accuracy"],
-                 **{name: made.facts[name] for name in _FACTS},
-                 "seconds": made.seconds, "peak_memory_mb": made.peak_memory_mb, "learning_rate": rate,
-                 "epochs": epochs, "epochs_run": made.facts["epochs_run"],
-                 "seed": seed, "rows": facts.rows, "notes": list(facts.notes), "out": str(out)}
-        (scratch / "out").mkdir()
-        link_tree(made.folder, scratch / "out")
-        (scratch / "out" / METRICS).write_text(json.dumps({**found, "out": out.name}, indent=1) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        (scratch / "out").rename(out)
-        return found
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    rank, processes = launched()
+    if rank:  # torchrun's other processes only fit
+        with tempfile.TemporaryDirectory() as folder:
+            _fit(use, study, rate, processes, Store(Path(folder)))
+        return {}
+    scratch = out.parent / f".{out.name}.part"
+    scratch.mkdir(parents=True, exist_ok=True)
+    store = Store(scratch, watch)
+    with store.locked(out.name):
+        try:
+            made, rows, facts = _fit(use, study, rate, processes, store)
+            found = {"method": use.name, "accuracy": _accuracy(made, use, study, rate, rows, store),
+                     "validation_accuracy": made.facts["validation_accuracy"], **{name: made.facts[name] for name in _FACTS},
+                     "seconds": made.seconds, "peak_memory_mb": made.peak_memory_mb, "learning_rate": rate, "epochs": epochs,
+                     "seed": seed, "rows": facts.rows, "notes": list(facts.notes), "out": str(out)}
+            _hand_over(made, found, scratch, out)
+            return found
+        finally:
+            if not any(scratch.glob("checkpoints/*/*-*")):  # a fit that was stopped in its middle goes on from there
+                shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fit(use: Use, study: Study, rate: float, processes: int, store: Store) -> tuple[Artifact, Artifact, DataFacts]:
+    rows, facts = prepared(study, store)
+    base = base_of(study, facts.labels, store)
+    return search.fitter(use, study, base, rows, store, processes)(rate, study.seed, ()), rows, facts
+
+
+def _accuracy(made: Artifact, use: Use, study: Study, rate: float, rows: Artifact, store: Store) -> float:
+    """On the test rows."""
+    ledger = Search(method=use, trials_asked=1, trials=(), seeds_asked=1, learning_rate=rate, seconds=made.seconds,
+                    seeds=(search.seed_fit(made),))
+    accuracy = score_seeds(ledger, rows, study.fit.max_length, study.task, store).seeds[0].test_accuracy
+    if accuracy is None:
+        raise StepFailed(next(step.cause for step in store.steps if step.step == "score"))
+    return accuracy
+
+
+def _hand_over(made: Artifact, found: dict[str, Any], scratch: Path, out: Path) -> None:
+    """`out` in one move, so that it is whole or absent."""
+    shutil.rmtree(scratch / "out", ignore_errors=True)
+    (scratch / "out").mkdir()
+    link_tree(made.folder, scratch / "out")
+    (scratch / "out" / METRICS).write_text(json.dumps({**found, "out": out.name}, indent=1) + "\n", encoding="utf-8")
+    if out.exists():
+        out.rmdir()
+    (scratch / "out").rename(out)
+    shutil.rmtree(scratch / "checkpoints", ignore_errors=True)

@@ -205,14 +205,17 @@ def tune(train: o.Data, out: o.FitOut, method: o.Method = "lora", set_: o.Settin
     """Fit one method once, without search or trims, and save the model.
 
     Example: trimtune tune train.csv --method lora --set r=16 --lr 1e-3 --epochs 3 --out fitted/
+    Example: torchrun --nproc-per-node 2 -m trimtune tune train.csv --out fitted/
     """
     from trimtune import api, screen
+    from trimtune.tune.parallel import launched
 
-    with screen.watching(quiet or json) as watch:
+    first = launched()[0] == 0
+    with screen.watching(quiet or json or not first) as watch:
         found = api.tune(train, out=out, model=model, method=method, config=_settings(set_ or []), learning_rate=lr,
                          epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision, patience=patience,
                          seed=seed, validation=validation, test=test, text=text, label=label, task=task, watch=watch)
-    if json:
+    if json and first:
         return screen.print_json(found)
     for key, value in found.items():
         typer.echo(f"{key:20} {f'{value:.6g}' if isinstance(value, float) else value}")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtune.process import cause_of, emit, peak_memory_mb
 from trimtune.store import kept, sha256
+from trimtune.tune.parallel import ALONE, Team, like, whole
 
 if TYPE_CHECKING:
     import torch
@@ -38,10 +39,10 @@ _LOCK_SECONDS = 5.0
 """what a process that was killed a moment ago may take to be gone"""
 
 
-def of(folder: Path) -> Checkpoints | None:
+def of(folder: Path, team: Team = ALONE) -> Checkpoints | None:
     """The checkpoints of the step that is being made in `folder`; None outside a store."""
     place = kept(folder)
-    return Checkpoints(place) if place else None
+    return Checkpoints(place, team=team) if place else None
 
 
 class Checkpoints:
@@ -49,13 +50,16 @@ class Checkpoints:
 
     Args:
         every: seconds from one to the next; None adapts them to the cost.
+        team: the processes of the fit. The first one has the folder and decides; all must make every call.
     """
 
-    def __init__(self, folder: Path, every: float | None = None) -> None:
+    def __init__(self, folder: Path, every: float | None = None, team: Team = ALONE) -> None:
         given = os.environ.get("TRIMTUNE_CHECKPOINT_SECONDS")
         self.folder, self.every = folder, float(given) if every is None and given else every
-        self.on, self.due = True, 0.0
+        self.on, self.due, self.team = team.rank == 0, 0.0, team
         self.started, self.spent_seconds, self.peak_mb = time.monotonic(), 0.0, 0.0
+        if not self.on:
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = (folder / "lock").open("w")
@@ -67,21 +71,18 @@ class Checkpoints:
         """Put everything back as the newest whole checkpoint has it; touch nothing if there is none."""
         size = 4 * sum(master.numel() * master.element_size() for master in masters.masters)
         self._wait(size / _BYTES_PER_SECOND)
-        for path in reversed(self._files()):
-            if sha256(path) == path.stem.split("-")[1]:
-                self._put_back(path, model, masters, fitted)
-                where = f"epoch {len(fitted.curve) + 1}, step {masters.step_count} of {masters.steps}"
-                print(f"resumed at {where}", flush=True)
-                emit("resumed", text=f"resumed at {where}", seconds=self.spent_seconds, peak_memory_mb=self.peak_mb)
-                return
-            emit("warning", text=f"the checkpoint of step {int(path.stem.split('-')[0])} is damaged; the one before it counts")
-            path.unlink()
+        state = self.team.of_first(self._newest())
+        if state:
+            self._put_back(*state, model, masters, fitted)
+            where = f"epoch {len(fitted.curve) + 1}, step {masters.step_count} of {masters.steps}"
+            print(f"resumed at {where}", flush=True)
+            emit("resumed", text=f"resumed at {where}", seconds=self.spent_seconds, peak_memory_mb=self.peak_mb)
 
     def save_if_due(self, model: torch.nn.Module, masters: Masters, fitted: Fitted) -> None:
         from safetensors import SafetensorError
 
         started = time.monotonic()
-        if not self.on or started < self.due:
+        if not self.team.of_first(self.on and started >= self.due):
             return
         try:
             self._save(model, masters, fitted)
@@ -95,8 +96,12 @@ class Checkpoints:
         """Write beside, sync, rename: under a checkpoint's name there is a whole file at any instant."""
         from safetensors.torch import save_file
 
-        tensors = {**masters.state(), **{f"best.{index}": value for index, value in enumerate(fitted.best)},
-                   **_buffers(model), **_torch_generators()}
+        tensors = {**masters.state(), **{f"best.{index}": value for index, value in enumerate(fitted.best)}, **_buffers(model)}
+        tensors = {name: whole(value).cpu() for name, value in tensors.items()}
+        for rank, generators in enumerate(self.team.gathered(_torch_generators())):
+            tensors |= {f"generator.{rank}.{name}": state for name, state in generators.items()}
+        if self.team.rank:
+            return
         facts = dataclasses.asdict(dataclasses.replace(fitted, best=[]))
         told = {"step_count": masters.step_count, "fitted": facts, "python": random.getstate(), "numpy": _numpy_generator(),
                 "seconds": self.spent_seconds + time.monotonic() - self.started, "peak_mb": max(self.peak_mb, peak_memory_mb())}
@@ -108,21 +113,29 @@ class Checkpoints:
         for path in self._files()[:-2]:
             path.unlink()
 
-    def _put_back(self, path: Path, model: torch.nn.Module, masters: Masters, fitted: Fitted) -> None:
-        import torch
+    def _newest(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
         from safetensors import safe_open
 
-        with safe_open(path, "pt") as file:
-            told = json.loads(file.metadata()["fit"])
-            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        for path in reversed(self._files()):
+            if sha256(path) == path.stem.split("-")[1]:
+                with safe_open(path, "pt") as file:
+                    return json.loads(file.metadata()["fit"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            emit("warning", text=f"the checkpoint of step {int(path.stem.split('-')[0])} is damaged; the one before it counts")
+            path.unlink()
+        return None
+
+    def _put_back(self, told: dict[str, Any], tensors: dict[str, torch.Tensor], model: torch.nn.Module, masters: Masters,
+                  fitted: Fitted) -> None:
+        import torch
+
         masters.load(tensors, told["step_count"])
         with torch.no_grad():
             for name, buffer in _buffers(model).items():
                 buffer.copy_(tensors[name])
         for name, value in told["fitted"].items():
             setattr(fitted, name, value)
-        fitted.best = [tensors[f"best.{index}"].clone() for index in range(len(masters.masters)) if fitted.curve]
-        _set_generators(told, tensors)
+        fitted.best = [like(tensors[f"best.{index}"], master) for index, master in enumerate(masters.masters) if fitted.curve]
+        _set_generators(told, tensors, self.team.rank)
         self.spent_seconds, self.peak_mb = told["seconds"], told["peak_mb"]
 
     def _files(self) -> list[Path]:
@@ -170,7 +183,7 @@ def _torch_generators() -> dict[str, torch.Tensor]:
     import torch
 
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return {"generator.cpu": torch.get_rng_state(), **{f"generator.cuda.{index}": state for index, state in enumerate(devices)}}
+    return {"cpu": torch.get_rng_state(), **{f"cuda.{index}": state for index, state in enumerate(devices)}}
 
 
 def _numpy_generator() -> list[Any]:
@@ -180,14 +193,14 @@ def _numpy_generator() -> list[Any]:
     return [name, [int(key) for key in keys], *rest]
 
 
-def _set_generators(told: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+def _set_generators(told: dict[str, Any], tensors: dict[str, torch.Tensor], rank: int) -> None:
     import numpy
     import torch
 
     version, keys, gauss = told["python"]
     random.setstate((version, tuple(keys), gauss))
     numpy.random.set_state(tuple(told["numpy"]))  # noqa: NPY002
-    torch.set_rng_state(tensors["generator.cpu"])
-    devices = [tensors[name] for name in sorted(tensors) if name.startswith("generator.cuda.")]
+    torch.set_rng_state(tensors[f"generator.{rank}.cpu"])
+    devices = [tensors[name] for name in sorted(tensors) if name.startswith(f"generator.{rank}.cuda.")]
     if devices:
         torch.cuda.set_rng_state_all(devices)

@@ -14,9 +14,21 @@ from typing import TYPE_CHECKING, Any, cast
 from trimtune import parts
 from trimtune.process import emit
 from trimtune.study import data
-from trimtune.tune import batches, boundary, checkpoint, dropout, features, first_token, fused_lora, precision, trainable
+from trimtune.tune import (
+    batches,
+    boundary,
+    checkpoint,
+    dropout,
+    features,
+    first_token,
+    fused_lora,
+    parallel,
+    precision,
+    trainable,
+)
 from trimtune.tune.checkpoint import Checkpoints
 from trimtune.tune.optimizer import Masters
+from trimtune.tune.parallel import ALONE, Team
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +80,7 @@ class Fitted:
 
 def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed, loss: Callable[..., torch.Tensor], *,
           epochs: int, passes: int = 1, batch_size: int, seed: int, stop_below: Sequence[float] = (),
-          patience: int = 0, keep: Checkpoints | None = None) -> Fitted:
+          patience: int = 0, keep: Checkpoints | None = None, team: Team = ALONE) -> Fitted:
     """Train `model` in place through `masters` and keep its best epoch by validation accuracy.
 
     Args:
@@ -76,6 +88,7 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         stop_below: per epoch the score under which the fit is given up (pruned).
         patience: epochs without a better score after which the fit ends; 0 for none. The learning rate falls as if it didn't.
         keep: where it leaves its state now and then, and goes on from if there is one.
+        team: the processes that share each batch.
     """
     from accelerate import Accelerator
 
@@ -88,7 +101,8 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         model.train()
         started = time.perf_counter()
         for batch in order[masters.step_count - epoch * len(order):]:
-            accelerator.backward(loss(feed.logits(batch), feed.labels[batch]))
+            mine, weight = team.share(batch)
+            accelerator.backward(loss(feed.logits(mine), feed.labels[mine]) * weight)
             masters.step()
             fitted.rows += len(batch)
             fitted.tokens += sum(feed.lengths[row] for row in batch)
@@ -96,7 +110,7 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
             emit("progress", text="fit", done=fitted.rows, total=epochs * passes * len(feed.lengths))
             if keep:
                 keep.save_if_due(model, masters, fitted)
-        score = accuracy(model, validation, batch_size)
+        score = accuracy(model, validation, batch_size, team)
         if score > max(fitted.curve, default=-1.0):
             fitted.best = masters.snapshot()
         fitted.curve.append(score)
@@ -109,30 +123,38 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
     return fitted
 
 
-def accuracy(model: torch.nn.Module, feed: Feed, batch_size: int) -> float:
+def accuracy(model: torch.nn.Module, feed: Feed, batch_size: int, team: Team = ALONE) -> float:
     """The share of rows whose largest logit is at their label."""
     import torch
 
     model.eval()
+    right = 0
     with torch.inference_mode():
-        right = sum(int((feed.logits(batch).argmax(-1) == feed.labels[batch]).sum())
-                    for batch in batches.by_length(feed.lengths, batch_size * 2))
-    return right / len(feed.lengths)
+        for batch in batches.by_length(feed.lengths, batch_size * 2):
+            mine, weight = team.share(batch)
+            right += int((feed.logits(mine).argmax(-1) == feed.labels[mine]).sum()) if weight else 0
+    return team.total(right) / len(feed.lengths)
 
 
 def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, method: str, config: dict[str, Any],
         learning_rate: float, epochs: int, batch_size: int, max_length: int, precision_: str, seed: int,
         stop_below: Sequence[float] = (), patience: int = 0, features_: Path | None = None,
-        class_weights: str = "none") -> dict[str, Any]:
-    """Fit one method at one learning rate; write the tuned model folder into `folder` and return its facts."""
+        class_weights: str = "none", processes: int = 1) -> dict[str, Any]:
+    """Fit one method at one learning rate; write the tuned model folder into `folder` and return its facts.
+
+    With several `processes`, each calls this under torchrun; the first one's precision counts, and it alone writes.
+    """
+    team = parallel.join(processes)
+    precision_ = team.of_first(precision_)
     part, settings = parts.load("task", task), parts.load("method", method)
     config_ = settings.Config(**config)
     model = prepared(part, settings, config_, base, seed)
     count, splits = trainable.counts(model), data.load(rows)
     names = list(trainable.trained(model))
     originals = [parameter.detach().clone() for parameter in trainable.trained(model).values()]
-    if features_ is None or (features_ / boundary.FILE).exists():
-        model.to(precision.dtype(precision_))
+    on_features = features_ is not None and not (features_ / boundary.FILE).exists()
+    reduce = parallel.spread(model, precision.dtype("fp32" if on_features else precision_), team)
+    if features_ is None or not on_features:
         tokenizer = part.load_tokenizer(base)
         feed, validation = (token_feed(model, split, tokenizer, max_length) for split in (splits.train, splits.validation))
         if features_ is not None:
@@ -141,11 +163,13 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
         feed, validation = feature_feeds(model, features_, splits)
     passes = getattr(config_, "passes", 1)
     steps = epochs * passes * -(-len(feed.lengths) // batch_size)
-    masters = Masters(list(trainable.trained(model).values()), originals, learning_rate, steps)
+    masters = Masters(list(trainable.trained(model).values()), originals, learning_rate, steps, reduce)
     fitted = train(model, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, passes=passes,
-                   batch_size=batch_size, seed=seed, stop_below=stop_below, patience=patience, keep=checkpoint.of(folder))
-    learned, before = (dict(zip(names, values, strict=True)) for values in (fitted.best, originals))
-    trainable.save(folder, base, model, learned, before, part, model_name)
+                   batch_size=batch_size, seed=seed, team=team, stop_below=stop_below, patience=patience,
+                   keep=checkpoint.of(folder, team))
+    learned = {name: parallel.whole(value) for name, value in zip(names, fitted.best, strict=True)}
+    if team.rank == 0:
+        trainable.save(folder, base, model, learned, dict(zip(names, originals, strict=True)), part, model_name)
     return {**fitted.facts(), **count, "learning_rate": learning_rate, "precision": precision_}
 
 

@@ -6,8 +6,10 @@ first share of the steps, then linear to zero. Gradients are clipped to norm 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from trimtune.tune.parallel import like
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +33,14 @@ class Masters:
     Args:
         parameters: the working weights that train, after the model was cast to its working dtype.
         originals: their values in float32, before that cast.
+        reduce: what to do with the float32 gradients before each step, where several processes fit together.
     """
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], originals: Sequence[torch.Tensor], learning_rate: float,
-                 steps: int) -> None:
+                 steps: int, reduce: Callable[[Sequence[torch.Tensor]], None] | None = None) -> None:
         import torch
 
+        self.reduce = reduce
         self.working = list(parameters)
         self.apart = any(parameter.dtype != torch.float32 for parameter in self.working)
         self.masters = [torch.nn.Parameter(original.detach().clone()) for original in originals] if self.apart else self.working
@@ -53,6 +57,11 @@ class Masters:
         if self.apart:
             for master, working in zip(self.masters, self.working, strict=True):
                 master.grad = None if working.grad is None else working.grad.float()
+        if self.reduce:
+            for master in self.masters:
+                if master.grad is None:
+                    master.grad = torch.zeros_like(master)
+            self.reduce([master.grad for master in self.masters if master.grad is not None])
         torch.nn.utils.clip_grad_norm_(self.masters, CLIP_NORM)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * scale_at(self.step_count, self.steps)
@@ -77,16 +86,17 @@ class Masters:
         """Go on from a `state` after `step_count` steps."""
         import torch
 
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in state.items():
             if name.startswith("moment."):
                 _, at, what = name.split(".")
-                moments.setdefault(int(at), {})[what] = value.clone()
+                moments.setdefault(int(at), {})[what] = like(value, parameters[int(at)])
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.step_count = step_count
         with torch.no_grad():
             for index, (master, working) in enumerate(zip(self.masters, self.working, strict=True)):
-                master.copy_(state[f"master.{index}"])
+                master.copy_(like(state[f"master.{index}"], master))
                 if self.apart and step_count:
                     working.copy_(master)

@@ -121,8 +121,11 @@ def _rounded(rate: float) -> float:
     return float(f"{rate:.3g}")
 
 
-def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) -> FitAt:
-    """The function that fits one trial, with all but its learning rate, seed and thresholds filled in."""
+def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store, processes: int = 1) -> FitAt:
+    """The function that fits one trial, with all but its learning rate, seed and thresholds filled in.
+
+    `processes` is how many torchrun started; sums in another order give other last digits, so it is in the key.
+    """
     chosen = working_precision(study, store)
     shared: dict[str, Any] = dict(task=study.task, batch_size=study.fit.batch_size, max_length=study.fit.max_length,
                                   precision_=chosen)
@@ -136,6 +139,8 @@ def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Sto
     def fit_at(rate: float, seed: int, thresholds: tuple[float, ...]) -> Artifact:
         config = {**shared, "method": method.name, "config": method.config, "learning_rate": rate, "epochs": study.fit.epochs,
                   "class_weights": study.fit.class_weights, "stop_below": list(thresholds), "patience": study.fit.patience}
+        if processes > 1:
+            config["processes"] = processes
         arguments = {**config, **stored, "base": base.folder, "rows": rows.folder, "seed": seed, "model_name": study.model}
         return store.step("tune", method.name, loop.fit, arguments, config=config, parents=parents, seed=seed, code=code)
 

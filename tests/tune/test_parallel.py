@@ -1,0 +1,112 @@
+"""Two processes of torchrun make the fit that one makes: same scores, same weights but for the last digits."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+import trimtune
+from trimtune.store import sha256
+from trimtune.tune.parallel import Team
+
+ROWS = {"train": 43, "validation": 31, "test": 12}
+"""43 rows in batches of 7: odd shares, and a last batch of one row, where the second process gets none"""
+
+RATES = {"lora": 5e-3, "full": 3e-4}
+
+
+@given(st.integers(1, 40), st.integers(1, 8))
+def test_each_row_is_dealt_once_and_the_weights_make_the_mean_of_all(rows: int, size: int) -> None:
+    batch, values = list(range(rows)), [float(row * row) for row in range(rows)]
+    shares = [Team(rank, size).share(batch) for rank in range(size)]
+    assert sorted(row for mine, weight in shares if weight for row in mine) == batch
+    assert all(mine for mine, _ in shares), "everyone takes part in every step"
+    means = [weight * sum(values[row] for row in mine) / len(mine) for mine, weight in shares]
+    assert sum(means) / size == pytest.approx(sum(values) / rows)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rows")
+    for split, count in ROWS.items():
+        source = Path(trimtune.__file__).parent / "data" / "helpdesk" / f"{split}.csv"
+        with source.open(encoding="utf-8", newline="") as file:
+            names = ("login_problem", "refund_request", "feature_request")
+            found = [row for row in csv.DictReader(file) if row["label"] in names][:count]
+        with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ["text", "label"], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(found)
+    return folder
+
+
+def command(rows: Path, out: Path, processes: int, method: str, *more: str) -> list[str]:
+    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    data = [str(rows / "train.csv"), "--validation", str(rows / "validation.csv"), "--test", str(rows / "test.csv")]
+    return [sys.executable, *start, "-m", "trimtune", "tune", *data, "--method", method, "--lr", str(RATES[method]),
+            "--epochs", "2", "--batch-size", "7", "--max-length", "16", "--precision", "fp32", "--out", str(out), "--json", *more]
+
+
+def tune(*words: Any) -> dict[str, Any]:
+    done = subprocess.run(command(*words), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def kill(run: subprocess.Popen[bytes], out: str) -> None:
+    """torchrun and the processes that it started, which have sessions of their own: those with this --out in their words."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if out.encode() in path.read_bytes().split(b"\0"):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+    run.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "more"), [("lora", ["--set", "dropout=0"]), ("full", [])])
+def test_two_processes_make_the_fit_of_one(method: str, more: list[str], rows: Path, tmp_path: Path) -> None:
+    one, two = (tune(rows, tmp_path / str(processes), processes, method, *more) for processes in (1, 2))
+    for name in ("curve", "accuracy", "epochs_run", "trained_parameters"):
+        assert one[name] == two[name]
+    assert max(one["curve"]) > 0.4, "three classes: it learned something"
+    file = "adapter/adapter_model.safetensors" if method == "lora" else "model.safetensors"
+    alone, together = (load_file(tmp_path / name / file) for name in ("1", "2"))
+    assert alone.keys() == together.keys()
+    apart = max(float((alone[name] - together[name]).abs().max()) for name in alone)
+    assert apart < RATES[method] / 20  # each of the 14 steps moves a weight by about the rate
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "full"])  # LoRA's own dropout is on: every process has generators of its own
+def test_two_processes_that_are_killed_go_on_as_if_nothing_had_been(method: str, rows: Path, tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    tune(rows, tmp_path / "whole", 2, method)
+    monkeypatch.setenv("TRIMTUNE_CHECKPOINT_SECONDS", "0")
+    run = subprocess.Popen(command(rows, tmp_path / "killed", 2, method), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not list((tmp_path / ".killed.part").glob("checkpoints/*/00000000[3-9]-*")) and time.monotonic() < until:
+        time.sleep(0.01)
+    kill(run, str(tmp_path / "killed"))
+    assert not (tmp_path / "killed").exists()
+    monkeypatch.delenv("TRIMTUNE_CHECKPOINT_SECONDS")
+    done = subprocess.run(command(rows, tmp_path / "killed", 2, method)[:-1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "resumed at epoch" in done.stderr
+    whole, killed = ({str(path.relative_to(tmp_path / name)): sha256(path) for path in (tmp_path / name).rglob("*.safetensors")}
+                     for name in ("whole", "killed"))
+    assert killed == whole
+    assert not (tmp_path / ".killed.part").exists()
