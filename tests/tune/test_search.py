@@ -14,8 +14,8 @@ def trial(*curve, pruned=False):
 
 @pytest.fixture
 def small_study():
-    return Study(name="s", model="minilm", task="text_classification", data=DataSpec(train="helpdesk"), tune=(), trim=(), engine=(),
-                 budget=Budget(trials=8, seeds=1, minutes=5))
+    return Study(name="s", model="minilm", task="text_classification", data=DataSpec(train="helpdesk"), tune=(), trim=(),
+                 engine=(), budget=Budget(trials=8, seeds=1, minutes=5))
 
 
 def test_thresholds_are_the_median_less_two_standard_errors():

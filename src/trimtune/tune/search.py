@@ -100,8 +100,9 @@ def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> t
     if not ran:
         return trials, kept, []
     best = max((trial for trial in trials if trial.score is not None), key=lambda trial: trial.score or 0.0).learning_rate
-    return trials, kept, [f"{method.label}: the best trial lay at the {side} edge of the range, so it was widened once and "
-                          f"{len(ran)} more ran beyond it; the best is {'there' if best in ran else 'inside still'}: {best:g}"]
+    note = (f"{method.label}: the best trial lay at the {side} edge of the range, so it was widened once and {len(ran)} more "
+            f"ran beyond it; the best is {'there' if best in ran else 'inside still'}: {best:g}")
+    return trials, kept, [note]
 
 
 def _beyond(method: Use, trials: list[Trial]) -> tuple[str, list[float]]:
