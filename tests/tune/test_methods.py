@@ -6,7 +6,7 @@ import torch
 from trimtune import parts
 from trimtune.study import data
 from trimtune.tasks import text_classification as task
-from trimtune.tune import loop, trainable
+from trimtune.tune import feeds, loop, trainable
 from trimtune.tune.optimizer import Masters
 
 OPTIONS = [("p_tuning", {"encoder": "lstm", "hidden": 64}), ("top_k_layers", {"k": 6, "dropout": 0.1}), ("lora", {"dora": True}),
@@ -26,7 +26,7 @@ def fitted(use, small, folder):
     method = parts.load("method", use[0])
     model = loop.prepared(task, method, method.Config(**use[1]), base.folder, seed=0)
     splits, before = data.load(rows.folder), {name: value.detach().clone() for name, value in trainable.trained(model).items()}
-    feed, validation = (loop.token_feed(model, split, task.load_tokenizer(base.folder), 48)
+    feed, validation = (feeds.token_feed(model, split, task.load_tokenizer(base.folder), 48)
                         for split in (splits.train, splits.validation))
     low, high = method.LEARNING_RATES
     masters = Masters(list(trainable.trained(model).values()), list(before.values()), (low * high) ** 0.5, steps=3)

@@ -24,7 +24,7 @@ from trimtune.tune.layers import layers_of
 if TYPE_CHECKING:
     import torch
 
-    from trimtune.tune.loop import Feed
+    from trimtune.tune.feeds import Feed
 
 FILE = "states.safetensors"
 MEMORY_SHARE = 0.25

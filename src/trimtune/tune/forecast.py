@@ -1,8 +1,14 @@
-"""What a method's fits will take, forecast by timing a few of its real steps in a process of their own."""
+"""What a method's fits will take, forecast by timing a few of its real steps in a process of their own.
+
+A step takes a + b · (rows × width) seconds: a for its thousands of small operations, b for its products. Both come from batches
+of unlike widths, by least squares, and give the seconds of every batch of an epoch; likewise without gradients for the
+validation rows. What a fit costs beside its steps (its process, loading, saving) is timed too.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +18,13 @@ from trimtune.process import peak_memory_mb
 from trimtune.records import Artifact, Study, Use
 from trimtune.store import Store
 from trimtune.study import data
-from trimtune.tune import batches, boundary, loop, precision
+from trimtune.tune import batches, boundary, feeds, loop, memory, precision, trainable
+from trimtune.tune.attention import working_attention
 from trimtune.tune.optimizer import Masters
 from trimtune.tune.precision import working_precision
-from trimtune.tune.trainable import trained
 
-_STEPS = 3
+_STEPS = 6
+"""batches that are timed, spread over the widths"""
 
 
 def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) -> dict[str, Any]:
@@ -26,8 +33,10 @@ def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) 
     What a method's frozen part gives is computed once for all its fits, and counts in the first; the epochs of a head on
     stored features are negligible.
     """
+    chosen = working_precision(study, store)
     shared = dict(task=study.task, method=method.name, config=method.config, batch_size=study.fit.batch_size,
-                  max_length=study.fit.max_length, precision_=working_precision(study, store))
+                  max_length=study.fit.max_length, precision_=chosen,
+                  attention_=working_attention(study, chosen, base, rows, store), model_name=study.model)
     code = parts.source_hash("method", method.name) + parts.source_hash("task", study.task)
     try:
         probe = store.step("forecast", method.name, time_steps, {**shared, "base": base.folder, "rows": rows.folder},
@@ -35,49 +44,86 @@ def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) 
     except StepFailed as failure:
         return {"cause": failure.cause}
     on_features = getattr(parts.load("method", method.name), "ON_FEATURES", False)
-    once = probe.facts["features_seconds"] / 60 if on_features or probe.facts["on_states"] else 0.0
-    epochs = 0.0 if on_features else probe.facts["epoch_seconds"] * study.fit.epochs / 60
-    search = min(once + study.budget.trials * epochs, max(study.budget.minutes, once + epochs))
-    seeds = (study.budget.seeds - 1) * epochs
-    return {"fit_minutes": once + epochs, "minutes": search + seeds, "memory_mb": probe.facts["memory_mb"],
+    beside = (probe.facts["beside_seconds"] + probe.start_seconds) / 60
+    once = probe.facts["features_seconds"] / 60 + beside if on_features or probe.facts["on_states"] else 0.0
+    fit = beside + (0.0 if on_features else probe.facts["epoch_seconds"] * study.fit.epochs / 60)
+    search = min(once + study.budget.trials * fit, max(study.budget.minutes, once + fit))
+    seeds = (study.budget.seeds - 1) * fit
+    return {"fit_minutes": once + fit, "minutes": search + seeds, "memory_mb": probe.facts["memory_mb"],
             "tokens_per_epoch": probe.facts["tokens"]}
 
 
 def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, config: dict[str, Any], batch_size: int,
-               max_length: int, precision_: str) -> dict[str, Any]:
-    """Seconds of one epoch (with its validation) and of one pass without gradients, scaled up from a few batches."""
+               max_length: int, precision_: str, attention_: str, model_name: str) -> dict[str, Any]:
+    """Seconds of one epoch (with its validation), of one pass without gradients, and of what a fit does beside its steps."""
     import torch
 
+    started = time.perf_counter()
     part, settings = parts.load("task", task), parts.load("method", method)
-    model = loop.prepared(part, settings, settings.Config(**config), base, seed=0)
-    splits, originals = data.load(rows), [parameter.detach().clone() for parameter in trained(model).values()]
+    model = loop.prepared(part, settings, settings.Config(**config), base, seed=0, attention=attention_)
+    splits, originals = data.load(rows), [parameter.detach().clone() for parameter in trainable.trained(model).values()]
     model.to(precision.dtype(precision_))
-    feed = loop.token_feed(model, splits.train, part.load_tokenizer(base), max_length)
-    masters = Masters(list(trained(model).values()), originals, 1e-6, 1000)
+    tokenizer = part.load_tokenizer(base)
+    feed, validation = (feeds.token_feed(model, split, tokenizer, max_length) for split in (splits.train, splits.validation))
+    at_once = memory.rows_at_once(model, batch_size, max(feed.lengths), precision.dtype(precision_))
+    masters = Masters(list(trainable.trained(model).values()), originals, 1e-6, 1000)
     plan = sorted(batches.order(feed.lengths, batch_size, 0, 0), key=lambda batch: max(feed.lengths[row] for row in batch))
-    chosen = [plan[len(plan) * at // (_STEPS + 1)] for at in range(1, _STEPS + 1)] + [plan[-1]]
-    below_seconds = 0.0
+    chosen = sorted({len(plan) * at // _STEPS for at in range(_STEPS)} | {len(plan) - 1})
+    beside, below_seconds, timed = time.perf_counter() - started, 0.0, [plan[at] for at in chosen]
     top_layers = settings.top_layers(settings.Config(**config)) if hasattr(settings, "top_layers") else None
     if top_layers is not None:
-        feed, below_seconds = boundary.sampled(model, top_layers, feed, chosen)
-    model.train()
-    train_seconds = forward_seconds = 0.0
-    positions = 0
-    for turn, batch in enumerate([chosen[0], *chosen]):
-        started = time.perf_counter()
-        part.loss(feed.logits(batch), feed.labels[batch]).backward()
+        feed, below_seconds = boundary.sampled(model, top_layers, feed, timed)
+
+    def step(batch: Sequence[int]) -> None:
+        for piece in batches.cut(batch, 0 if top_layers is not None else at_once):
+            part.loss(feed.logits(piece), feed.labels[piece]).backward()
         masters.step()
-        if turn == 0:
-            continue  # the first step pays for allocations
-        train_seconds += time.perf_counter() - started
+
+    def answer(batch: Sequence[int]) -> None:
         with torch.inference_mode():
-            started = time.perf_counter()
             feed.logits(batch)
-            forward_seconds += time.perf_counter() - started
-        positions += len(batch) * max(feed.lengths[row] for row in batch)
-    tokens = sum(feed.lengths)
-    share = len(splits.validation.labels) / len(splits.train.labels)
-    return {"epoch_seconds": (train_seconds + share * forward_seconds) * tokens / positions, "tokens": tokens,
-            "features_seconds": (1 + share) * (below_seconds or forward_seconds) * tokens / positions,
-            "on_states": below_seconds > 0,
-            "memory_mb": peak_memory_mb()}
+
+    sizes = [_positions(feed.lengths, batch) for batch in timed]
+    model.train()
+    train = _line(sizes, _seconds(step, timed))
+    model.eval()
+    forward = _line(sizes, _seconds(answer, timed))
+    started = time.perf_counter()
+    values = dict(zip(trainable.trained(model), masters.snapshot(), strict=True))
+    trainable.save(folder, base, model, values, dict(zip(values, originals, strict=True)), part, model_name)
+    beside += time.perf_counter() - started
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    asked = list(batches.by_length(validation.lengths, 2 * batch_size))
+    validated = sum(forward(_positions(validation.lengths, batch)) for batch in asked)
+    passed = sum(forward(_positions(feed.lengths, batch)) for batch in plan)
+    below = below_seconds / sum(forward(size) for size in sizes) if top_layers is not None else 1.0
+    return {"epoch_seconds": validated + sum(train(_positions(feed.lengths, batch)) for batch in plan),
+            "features_seconds": below * (validated + passed), "beside_seconds": beside, "on_states": below_seconds > 0,
+            "tokens": sum(feed.lengths), "rows_at_once": at_once, "memory_mb": peak_memory_mb()}
+
+
+def _seconds(work: Callable[[Sequence[int]], None], timed: Sequence[Sequence[int]]) -> list[float]:
+    """Of each batch the median of three turns; the first turn pays for allocations and is left out."""
+    turns: list[list[float]] = []
+    for _turn in range(4):
+        turns.append([])
+        for batch in timed:
+            started = time.perf_counter()
+            work(batch)
+            turns[-1].append(time.perf_counter() - started)
+    return [sorted(each)[1] for each in zip(*turns[1:], strict=True)]
+
+
+def _line(sizes: Sequence[int], seconds: Sequence[float]) -> Callable[[int], float]:
+    """Seconds as a + b · size by least squares; in proportion to the size where the sizes are equal or a or b is negative."""
+    import numpy
+
+    slope, intercept = numpy.polyfit(sizes, seconds, 1) if len(set(sizes)) > 1 else (0.0, 0.0)
+    if slope <= 0 or intercept < 0:
+        slope, intercept = sum(seconds) / sum(sizes), 0.0
+    return lambda size: float(intercept + slope * size)
+
+
+def _positions(lengths: Sequence[int], batch: Sequence[int]) -> int:
+    return len(batch) * max(lengths[row] for row in batch)

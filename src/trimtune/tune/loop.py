@@ -19,28 +19,20 @@ from trimtune.tune import (
     boundary,
     checkpoint,
     dropout,
-    features,
     first_token,
     fused_lora,
+    memory,
     parallel,
     precision,
     trainable,
 )
 from trimtune.tune.checkpoint import Checkpoints
+from trimtune.tune.feeds import Feed, feature_feeds, token_feed
 from trimtune.tune.optimizer import Masters
 from trimtune.tune.parallel import ALONE, Team
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass
-class Feed:
-    """Rows that a model can be asked about: `logits(rows)` is [B, C] for a list of row indices."""
-
-    lengths: list[int]
-    labels: torch.Tensor
-    logits: Callable[[Sequence[int]], torch.Tensor]
 
 
 @dataclass
@@ -79,11 +71,12 @@ class Fitted:
 
 
 def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed, loss: Callable[..., torch.Tensor], *,
-          epochs: int, passes: int = 1, batch_size: int, seed: int, stop_below: Sequence[float] = (),
+          epochs: int, passes: int = 1, batch_size: int, at_once: int = 0, seed: int, stop_below: Sequence[float] = (),
           patience: int = 0, keep: Checkpoints | None = None, team: Team = ALONE) -> Fitted:
     """Train `model` in place through `masters` and keep its best epoch by validation accuracy.
 
     Args:
+        at_once: rows per forward pass; a batch of more is accumulated, to the same gradient. 0: the whole batch.
         passes: passes over the rows per epoch; the validation rows are asked once per epoch.
         stop_below: per epoch the score under which the fit is given up (pruned).
         patience: epochs without a better score after which the fit ends; 0 for none. The learning rate falls as if it didn't.
@@ -102,7 +95,8 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         started = time.perf_counter()
         for batch in order[masters.step_count - epoch * len(order):]:
             mine, weight = team.share(batch)
-            accelerator.backward(loss(feed.logits(mine), feed.labels[mine]) * weight)
+            for rows in batches.cut(mine, at_once):
+                accelerator.backward(loss(feed.logits(rows), feed.labels[rows]) * (weight * len(rows) / len(mine)))
             masters.step()
             fitted.rows += len(batch)
             fitted.tokens += sum(feed.lengths[row] for row in batch)
@@ -139,7 +133,7 @@ def accuracy(model: torch.nn.Module, feed: Feed, batch_size: int, team: Team = A
 def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, method: str, config: dict[str, Any],
         learning_rate: float, epochs: int, batch_size: int, max_length: int, precision_: str, seed: int,
         stop_below: Sequence[float] = (), patience: int = 0, features_: Path | None = None,
-        class_weights: str = "none", processes: int = 1) -> dict[str, Any]:
+        class_weights: str = "none", attention_: str = "eager", processes: int = 1) -> dict[str, Any]:
     """Fit one method at one learning rate; write the tuned model folder into `folder` and return its facts.
 
     With several `processes`, each calls this under torchrun; the first one's precision counts, and it alone writes.
@@ -148,7 +142,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     precision_ = team.of_first(precision_)
     part, settings = parts.load("task", task), parts.load("method", method)
     config_ = settings.Config(**config)
-    model = prepared(part, settings, config_, base, seed)
+    model = prepared(part, settings, config_, base, seed, team.of_first(attention_))
     count, splits = trainable.counts(model), data.load(rows)
     names = list(trainable.trained(model))
     originals = [parameter.detach().clone() for parameter in trainable.trained(model).values()]
@@ -163,14 +157,15 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
         feed, validation = feature_feeds(model, features_, splits)
     passes = getattr(config_, "passes", 1)
     steps = epochs * passes * -(-len(feed.lengths) // batch_size)
+    at_once = 0 if on_features else memory.rows_at_once(model, batch_size, max(feed.lengths), precision.dtype(precision_))
     masters = Masters(list(trainable.trained(model).values()), originals, learning_rate, steps, reduce)
     fitted = train(model, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, passes=passes,
-                   batch_size=batch_size, seed=seed, team=team, stop_below=stop_below, patience=patience,
+                   batch_size=batch_size, at_once=at_once, seed=seed, team=team, stop_below=stop_below, patience=patience,
                    keep=checkpoint.of(folder, team))
     learned = {name: parallel.whole(value) for name, value in zip(names, fitted.best, strict=True)}
     if team.rank == 0:
         trainable.save(folder, base, model, learned, dict(zip(names, originals, strict=True)), part, model_name)
-    return {**fitted.facts(), **count, "learning_rate": learning_rate, "precision": precision_}
+    return {**fitted.facts(), **count, "learning_rate": learning_rate, "precision": precision_, "rows_at_once": at_once}
 
 
 def weighted(part: ModuleType, class_weights: str, splits: data.Rows) -> Callable[..., torch.Tensor]:
@@ -180,10 +175,11 @@ def weighted(part: ModuleType, class_weights: str, splits: data.Rows) -> Callabl
     return partial(part.loss, weights_C=part.class_weights(class_weights, splits.train.labels, len(splits.facts.labels)))
 
 
-def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed: int) -> torch.nn.Module:
+def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed: int,
+             attention: str = "eager") -> torch.nn.Module:
     """The base model made ready by the method, in float32, with the generators seeded: its new weights follow from the seed."""
     set_seed(seed)
-    base_model = _quiet(part.load_base(base))
+    base_model = _quiet(part.load_base(base, attention))
     first_token.narrow(base_model)
     model: torch.nn.Module = method.prepare(base_model, config, part.PEFT_TASK)
     dropout.quicken(model, seed)
@@ -217,34 +213,6 @@ def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_r
             parameter.copy_(value)
     module.eval().requires_grad_(False)
     return {**fitted.facts(), "learning_rate": learning_rate, "precision": chosen}
-
-
-def token_feed(model: torch.nn.Module, split: data.Split, tokenizer: Any, max_length: int) -> Feed:
-    """Rows as tokens, padded per batch, through the whole model."""
-    import torch
-
-    ids = tokenizer(split.texts, truncation=True, max_length=max_length)["input_ids"]
-    pad_id = tokenizer.pad_token_id
-
-    def logits(batch: Sequence[int]) -> torch.Tensor:
-        out: torch.Tensor = model(**batches.pad(ids, batch, pad_id)).logits
-        return out
-
-    return Feed([len(row) for row in ids], torch.tensor(split.labels), logits)
-
-
-def feature_feeds(model: torch.nn.Module, folder: Path, splits: data.Rows) -> tuple[Feed, Feed]:
-    """Rows as stored features, through the head alone."""
-    import torch
-    from safetensors.torch import load_file
-
-    stored, head = load_file(folder / features.FILE), trainable.head_of(model)
-
-    def feed(name: str, split: data.Split) -> Feed:
-        x = stored[name]
-        return Feed([1] * len(split.labels), torch.tensor(split.labels), lambda batch: features.logits_of(head, x[list(batch)]))
-
-    return feed("train", splits.train), feed("validation", splits.validation)
 
 
 def set_seed(seed: int) -> None:

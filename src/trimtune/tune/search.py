@@ -20,6 +20,7 @@ from trimtune.errors import StepFailed
 from trimtune.records import Artifact, Search, SeedFit, Study, Trial, Use
 from trimtune.store import Store
 from trimtune.tune import features, loop
+from trimtune.tune.attention import working_attention
 from trimtune.tune.cost import features_seconds
 from trimtune.tune.precision import working_precision
 
@@ -133,13 +134,15 @@ def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Sto
     code = parts.source_hash("method", method.name) + parts.source_hash("task", study.task)
     parents: tuple[Artifact, ...] = (base, rows)
     stored: dict[str, Any] = {}
+    attention_ = working_attention(study, chosen, base, rows, store)
     made = features.kept(method, study.task, shared, base, rows, store, code)
     if made:
         parents, stored = (*parents, made), {"features_": made.folder}
 
     def fit_at(rate: float, seed: int, thresholds: tuple[float, ...]) -> Artifact:
-        config = {**shared, "method": method.name, "config": method.config, "learning_rate": rate, "epochs": study.fit.epochs,
-                  "class_weights": study.fit.class_weights, "stop_below": list(thresholds), "patience": study.fit.patience}
+        config = {**shared, "attention_": attention_, "method": method.name, "config": method.config, "learning_rate": rate,
+                  "epochs": study.fit.epochs, "class_weights": study.fit.class_weights, "stop_below": list(thresholds),
+                  "patience": study.fit.patience}
         if processes > 1:
             config["processes"] = processes
         arguments = {**config, **stored, "base": base.folder, "rows": rows.folder, "seed": seed, "model_name": study.model}

@@ -1,0 +1,51 @@
+"""What a fit is fed with: rows as tokens through the whole model, or as stored features through its head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtune.study import data
+from trimtune.tune import batches, features, trainable
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Feed:
+    """Rows that a model can be asked about: `logits(rows)` is [B, C] for a list of row indices."""
+
+    lengths: list[int]
+    labels: torch.Tensor
+    logits: Callable[[Sequence[int]], torch.Tensor]
+
+
+def token_feed(model: torch.nn.Module, split: data.Split, tokenizer: Any, max_length: int) -> Feed:
+    """Rows as tokens, padded per batch, through the whole model."""
+    import torch
+
+    ids = tokenizer(split.texts, truncation=True, max_length=max_length)["input_ids"]
+    pad_id = tokenizer.pad_token_id
+
+    def logits(batch: Sequence[int]) -> torch.Tensor:
+        out: torch.Tensor = model(**batches.pad(ids, batch, pad_id)).logits
+        return out
+
+    return Feed([len(row) for row in ids], torch.tensor(split.labels), logits)
+
+
+def feature_feeds(model: torch.nn.Module, folder: Path, splits: data.Rows) -> tuple[Feed, Feed]:
+    """Rows as stored features, through the head alone."""
+    import torch
+    from safetensors.torch import load_file
+
+    stored, head = load_file(folder / features.FILE), trainable.head_of(model)
+
+    def feed(name: str, split: data.Split) -> Feed:
+        x = stored[name]
+        return Feed([1] * len(split.labels), torch.tensor(split.labels), lambda batch: features.logits_of(head, x[list(batch)]))
+
+    return feed("train", splits.train), feed("validation", splits.validation)

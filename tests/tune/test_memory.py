@@ -1,0 +1,57 @@
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig
+
+from trimtune.errors import StepFailed
+from trimtune.tune import batches, loop, memory
+from trimtune.tune.feeds import Feed
+from trimtune.tune.optimizer import Masters
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=500, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+                        hidden_dropout_prob=0, attention_probs_dropout_prob=0)
+    return AutoModelForSequenceClassification.from_config(config)
+
+
+def test_as_many_rows_as_fit_and_no_more(model):
+    weights, one_row = memory.needed_mb(model, 1, 256, torch.float32)
+    assert memory.rows_at_once(model, 32, 256, torch.float32, weights + 32.1 * one_row) == 32
+    assert memory.rows_at_once(model, 32, 256, torch.float32, weights + 31.9 * one_row) == 16
+    assert memory.rows_at_once(model, 33, 256, torch.float32, weights + 20 * one_row) == 17
+
+
+def test_a_fit_that_cannot_fit_says_so_beforehand_and_what_would(model):
+    with pytest.raises(StepFailed, match=r"out of memory, before it began.*needs about .* MB.*such as `lora`"):
+        memory.rows_at_once(model, 32, 256, torch.float32, limit_mb=100)
+    model.requires_grad_(False)
+    with pytest.raises(StepFailed, match="smaller `max_length`"):
+        memory.rows_at_once(model, 32, 256, torch.float32, limit_mb=100)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 5])
+def test_accumulated_gradients_equal_the_whole_batch(model, at_once):
+    """Rows of unlike lengths: the mean over the rows, not the mean of the pieces' means."""
+    draw = torch.Generator().manual_seed(1)
+    lengths = [3, 9, 4, 12, 5, 7, 6]
+    ids = [torch.randint(2, 500, (length,), generator=draw).tolist() for length in lengths]
+    labels = torch.tensor([0, 1, 1, 0, 1, 0, 0])
+    feed = Feed(lengths, labels, lambda rows: model(**batches.pad(ids, rows, 0)).logits)
+    gradients = []
+
+    class Watched(Masters):
+        def step(self):
+            gradients.append([parameter.grad.clone() for parameter in self.working])
+            super().step()
+
+    start = [parameter.detach().clone() for parameter in model.parameters()]
+    for rows in (0, at_once):
+        with torch.no_grad():
+            for parameter, value in zip(model.parameters(), start, strict=True):
+                parameter.copy_(value)
+        watched = Watched(list(model.parameters()), start, 1e-3, 1)
+        loop.train(model, watched, feed, feed, torch.nn.functional.cross_entropy, epochs=1, batch_size=7, at_once=rows, seed=0)
+    for whole, accumulated in zip(*gradients, strict=True):
+        torch.testing.assert_close(accumulated, whole, rtol=1e-4, atol=1e-6)
