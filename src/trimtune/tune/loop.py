@@ -148,7 +148,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     originals = [parameter.detach().clone() for parameter in trainable.trained(model).values()]
     on_features = features_ is not None and not (features_ / boundary.FILE).exists()
     reduce = parallel.spread(model, precision.dtype("fp32" if on_features else precision_), team)
-    if features_ is None or not on_features:
+    if not on_features:
         tokenizer = part.load_tokenizer(base)
         feed, validation = (token_feed(model, split, tokenizer, max_length) for split in (splits.train, splits.validation))
         if features_ is not None:
@@ -205,8 +205,9 @@ def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_r
     module.to(precision.dtype(chosen))
     feed, validation = (token_feed(module, split, tokenizer, max_length) for split in (splits.train, splits.validation))
     masters = Masters(list(module.parameters()), originals, learning_rate, epochs * -(-len(feed.lengths) // batch_size))
+    at_once = memory.rows_at_once(module, batch_size, max(feed.lengths), precision.dtype(chosen))
     fitted = train(module, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, batch_size=batch_size,
-                   seed=seed, keep=checkpoint.of(folder) if folder else None)
+                   at_once=at_once, seed=seed, keep=checkpoint.of(folder) if folder else None)
     module.float()
     with torch.no_grad():
         for parameter, value in zip(module.parameters(), fitted.best, strict=True):
