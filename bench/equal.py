@@ -1,4 +1,4 @@
-"""Does speed cost quality? Test accuracy of our fits and the peer's at the same learning rate, rows and steps, several seeds each.
+"""Does speed cost quality? Test accuracy of our fits and the peer's at the same learning rate, rows and steps, several seeds.
 
     python bench/equal.py sst2 --methods lora,full
     python bench/equal.py clinc150 --methods lora --seeds 2
