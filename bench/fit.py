@@ -44,9 +44,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--trials", type=int, default=6, help="of `search`")
-    parser.add_argument("--peer", type=Path, default=PEER)
+    parser.add_argument("--peer", type=Path, default=PEER, help="the peer's script")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "fit.json")
     asked = parser.parse_args()
+    if not asked.peer.exists() or not SST2.exists():
+        raise SystemExit(f"needed: the peer's script ({asked.peer}, or --peer) and SST-2 as CSV files in {SST2}")
     report = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.exists() else {}
     for work in asked.works:
         line = search_against(asked) if work == "search" else rates_against(work, asked)

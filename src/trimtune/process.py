@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import platform
 import resource
 import signal
 import sys
@@ -190,6 +191,19 @@ def peak_memory_mb() -> float:
     """This process's largest resident memory so far, in 10^6 bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, but bytes on macOS
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def memory_mb() -> float:
+    """Memory that this process could have, in MB (10^6 bytes): the machine's, or its container's if that is less."""
+    found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # no control groups, or no limit ("max")
+        found = min(found, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return found / 1e6
+
+
+def place() -> dict[str, str | int]:
+    """What tells timings of one machine from those of another, for the keys of steps that time something."""
+    return {"processor": platform.processor() or platform.machine(), "node": platform.node(), "threads": threads()}
 
 
 def _end_with_parent() -> None:

@@ -57,6 +57,8 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
         return {}
     scratch = out.parent / f".{out.name}.part"
     scratch.mkdir(parents=True, exist_ok=True)
+    for finished in scratch.glob("tune-*") if processes > 1 else ():  # the other processes can't know of it, and would wait
+        shutil.rmtree(finished)
     store = Store(scratch, watch)
     with store.locked(out.name):
         try:

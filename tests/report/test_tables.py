@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.report import results
 
 from trimtune.records import Fit, Limit, Use
-from trimtune.report import plots, tables, tuning, words
+from trimtune.report import drawing, pareto, search_picture, tables, tuning, words
 
 
 def test_lines_start_with_the_pick_and_end_with_failures() -> None:
@@ -37,7 +37,7 @@ def test_failures_of_one_cause_stand_together() -> None:
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12))
 def test_the_front_is_what_no_other_point_beats(pairs: list[tuple[int, int]]) -> None:
     points = [{"x": x, "y": y} for x, y in pairs]
-    front = [(point["x"], point["y"]) for point in plots.front(points)]
+    front = [(point["x"], point["y"]) for point in pareto.front(points)]
     unbeaten = {(x, y) for x, y in pairs if not any((a <= x and b >= y) and (a, b) != (x, y) for a, b in pairs)}
     assert sorted(unbeaten) == front
 
@@ -112,37 +112,37 @@ def test_intervals_and_limits_read_like_figures() -> None:
 
 def test_pictures_leave_out_what_is_not_there() -> None:
     result = results.none_measured()
-    keyed = plots.keys(result)
-    assert plots.pareto(result, tables.lines(result), "size_mb", keyed, ((300, 200),)) == []
-    assert plots.search(result, result.searches[0], keyed) == ""
+    keyed = drawing.keys(result)
+    assert pareto.picture(result, tables.lines(result), "size_mb", keyed, ((300, 200),)) == []
+    assert search_picture.picture(result, result.searches[0], keyed) == ""
 
 
 def test_a_picture_shows_every_point_its_limits_and_its_pick() -> None:
     result = results.full()
     lines = tables.lines(result)
-    (svg,) = plots.pareto(result, lines, "latency_p50_ms", plots.keys(result), ((540, 360),))
+    (svg,) = pareto.picture(result, lines, "latency_p50_ms", drawing.keys(result), ((540, 360),))
     assert svg.count("<title>#") == 42
     assert "stroke-dasharray" in svg and "var(--accent)" in svg and 'width="540"' in svg
-    assert plots.beyond(result, lines, "latency_p50_ms") == []
+    assert pareto.beyond(result, lines, "latency_p50_ms") == []
 
 
 def test_the_search_picture_draws_pruned_trials_hollow() -> None:
     result = results.full()
-    svg = plots.search(result, result.searches[0], plots.keys(result))
+    svg = search_picture.picture(result, result.searches[0], drawing.keys(result))
     assert svg.count("<title>learning rate") == 6 and svg.count("stopped early") == 4, "twice per pruned trial: label and tooltip"
     assert svg.count('fill="var(--card)"') == 2
 
 
 def test_more_methods_than_colors_share_gray() -> None:
-    colors = plots.keys(results.many()).colors
+    colors = drawing.keys(results.many()).colors
     assert list(colors.values())[-3:] == ["var(--m0)"] * 3 and Use(name="lora", given={"r": 1}).label.startswith("lora(")
 
 
 def test_the_search_picture_shows_failed_trials_at_the_foot() -> None:
     result = results.trials()
-    keyed = plots.keys(result)
+    keyed = drawing.keys(result)
     for search in result.searches:
-        svg, failed = plots.search(result, search, keyed), sum(bool(trial.cause) for trial in search.trials)
+        svg, failed = search_picture.picture(result, search, keyed), sum(bool(trial.cause) for trial in search.trials)
         assert svg.count("<title>learning rate") == len(search.trials)
         assert svg.count(": failed, the loss became NaN</title>") == failed
 
@@ -164,7 +164,7 @@ def test_baselines_stand_apart_from_candidates_with_n_and_interval() -> None:
     assert [baseline.title for baseline, _, _ in found] == ["Nearest centroid", "TF-IDF + logistic regression", "Majority class"]
     assert [standing for _, _, standing in found] == ["not beaten", "beaten", "beaten"]
     assert found[0][1][0].detail == "80.1–87.3%"
-    (svg,) = plots.pareto(result, tables.lines(result), "size_mb", plots.keys(result), ((540, 360),))
+    (svg,) = pareto.picture(result, tables.lines(result), "size_mb", drawing.keys(result), ((540, 360),))
     assert "Nearest centroid" in svg and "TF-IDF + logistic regression" in svg and "Majority class" not in svg
-    assert plots.undrawn(result, tables.lines(result), "size_mb") == ["Majority class (24.0%)"]
+    assert pareto.undrawn(result, tables.lines(result), "size_mb") == ["Majority class (24.0%)"]
     assert words.worst_class(result.row(result.choice.picked or "")) == "change_plan, 23 of 33"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtune.records import Result
-from trimtune.report import facts, plots, tables, tuning, words
+from trimtune.report import drawing, facts, pareto, search_picture, tables, tuning, words
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _TILES = ("accuracy", "latency_p50_ms", "size_mb", "throughput_rows_per_s", "peak_memory_mb", "fit_seconds")
@@ -57,10 +57,10 @@ def _policy_hash(text: str) -> str:
 def _content(result: Result) -> dict[str, Any]:
     from markupsafe import Markup
 
-    lines, keyed = tables.lines(result), plots.keys(result)
+    lines, keyed = tables.lines(result), drawing.keys(result)
     pictures = [(words.title(cost), *map(Markup, drawn), _unplotted(result, lines, cost))
                 for cost in ("latency_p50_ms", "size_mb")
-                if (drawn := plots.pareto(result, lines, cost, keyed, ((540, 360), (340, 310))))]
+                if (drawn := pareto.picture(result, lines, cost, keyed, ((540, 360), (340, 310))))]
     further = tables.further(result)
     return {
         "result": result, "study": result.study, "choice": result.choice, "lines": lines,
@@ -73,7 +73,7 @@ def _content(result: Result) -> dict[str, Any]:
         "further_lines": [(line, tables.cells(result, line.row, tuple(further))) for line in lines
                           if further and line.row.readings],
         "pictures": pictures, "keyed": keyed, "measured": sum(row.status == "measured" for row in result.rows),
-        "methods": [(method, Markup(plots.search(result, search, keyed)))
+        "methods": [(method, Markup(search_picture.picture(result, search, keyed)))
                     for method, search in zip(tuning.methods(result), result.searches, strict=True)],
         "failures": tables.failures(result), "step_costs": tuning.step_costs(result), "protocols": facts.protocols(result),
         "machine": facts.machine(result), "asked": facts.asked(result), "splits": facts.split_rows(result),
@@ -98,9 +98,9 @@ def _tiles(result: Result) -> list[Tile]:
 
 def _unplotted(result: Result, lines: list[tables.Line], cost: str) -> str:
     """What the reader can't see in a picture: candidates left out, limits beyond its edges."""
-    missing = sum(line.row.status == "measured" for line in lines) - len(plots.points(result, lines, cost))
+    missing = sum(line.row.status == "measured" for line in lines) - len(pareto.points(result, lines, cost))
     told = [f"{words.count(missing, 'measured candidate')} not drawn: simulated, or without this reading."] if missing else []
     told += [f"{words.listed(far)} {'lies' if len(far) == 1 else 'lie'} below the picture."] if (
-        far := plots.undrawn(result, lines, cost)) else []
-    told += [f"The limit {words.limit(result, limit)} lies outside the picture." for limit in plots.beyond(result, lines, cost)]
+        far := pareto.undrawn(result, lines, cost)) else []
+    told += [f"The limit {words.limit(result, limit)} lies outside the picture." for limit in pareto.beyond(result, lines, cost)]
     return " ".join(told)

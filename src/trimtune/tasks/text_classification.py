@@ -65,6 +65,8 @@ def load_base(folder: Path, attention: str = "eager") -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
             folder, attn_implementation=attention, dtype="float32", use_safetensors=True, trust_remote_code=False)
     except ValueError as error:
+        if attention != "eager" and "attn_implementation" in str(error):  # this architecture has the plain one only
+            return load_base(folder)
         raise TrimtuneError(f"model: {folder} can't be used for text classification ({str(error).splitlines()[0]}).",
                             "Allowed: an architecture with a sequence classification head in transformers (BERT-like, GPT-like).",
                             "Choose an encoder such as `minilm`.") from None

@@ -6,13 +6,13 @@ wins on long rows and on GPUs, but on CPUs its backward pass is slow. They diffe
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
+from trimtune.process import place
 from trimtune.records import Artifact, Study
 from trimtune.store import Store
 from trimtune.study import data
@@ -26,10 +26,9 @@ KINDS = ("eager", "sdpa")
 
 def working_attention(study: Study, precision_: str, base: Artifact, rows: Artifact, store: Store) -> str:
     """`eager` or `sdpa` for the fits of a study; timed once per machine, model and rows, and kept in the store."""
-    machine = {"processor": platform.processor() or platform.machine(), "node": platform.node()}
     shared = dict(task=study.task, batch_size=study.fit.batch_size, max_length=study.fit.max_length, precision_=precision_)
     timed = store.step("attention", study.task, time_both, {**shared, "base": base.folder, "rows": rows.folder},
-                       config={**shared, **machine}, parents=(base, rows), code=parts.room_hash("tune"))
+                       config={**shared, **place()}, parents=(base, rows), code=parts.room_hash("tune"))
     return str(timed.facts["chosen"])
 
 

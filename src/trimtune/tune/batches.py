@@ -56,11 +56,6 @@ def pad(ids: Sequence[Sequence[int]], batch: Sequence[int], pad_id: int) -> dict
     return {"input_ids": input_ids, "attention_mask": mask}
 
 
-def cut(batch: Sequence[int], rows: int) -> list[list[int]]:
-    """A batch in pieces of `rows` rows, the last one maybe shorter; 0 for one piece."""
-    return [list(batch[at:at + (rows or len(batch))]) for at in range(0, len(batch), rows or len(batch))]
-
-
 def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Batches for evaluation: sorted by length, every row once."""
     rows = sorted(range(len(lengths)), key=lengths.__getitem__)

@@ -8,7 +8,6 @@ reference, whose frozen part leaves no graph.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
-from trimtune.process import emit
+from trimtune.process import emit, memory_mb
 from trimtune.study import data
 from trimtune.tune import batches, precision
 from trimtune.tune.layers import layers_of
@@ -50,8 +49,7 @@ def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int,
            for name, split in (("train", splits.train), ("validation", splits.validation))}
     tokens = sum(len(row) for split in ids.values() for row in split)
     size = tokens * model.config.hidden_size * model.dtype.itemsize
-    limit = MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if size > limit:
+    if size / 1e6 > MEMORY_SHARE * memory_mb():
         return {"stored": False, "why": f"they would take {size / 1e6:.0f} MB, more than {MEMORY_SHARE:.0%} of the memory"}
     with torch.inference_mode():
         if not agrees(part.load_base(base).eval(), below, ids["train"], tokenizer.pad_token_id):
@@ -70,13 +68,13 @@ def feeds(model: torch.nn.Module, folder: Path, top_layers: int, feed: Feed, val
     from safetensors.torch import load_file
 
     stored, layers = load_file(folder / FILE), layers_of(model)
-    run_from = enter(layers, len(layers) - top_layers)
+    run_from, dtype = enter(layers, len(layers) - top_layers), next(layers[-1].parameters()).dtype
 
     def fed(whole: Feed, states: torch.Tensor) -> Feed:
         rows = states.split(whole.lengths)
 
         def logits(batch: Sequence[int]) -> torch.Tensor:
-            run_from(padded([rows[row] for row in batch]))
+            run_from(padded([rows[row] for row in batch]).to(dtype))  # of another process's choice under torchrun
             return whole.logits(batch)
 
         return replace(whole, logits=logits)

@@ -22,7 +22,7 @@ def pool(size: int, p: float, dtype: torch.dtype, seed: int) -> torch.Tensor:
     """`size` factors: 0 with probability p (rounded to 1/256), else 1/(1-p). One 64-bit draw decides eight of them."""
     import torch
 
-    cut = round(p * 256)
+    cut = min(255, max(1, round(p * 256)))
     draws = torch.empty((size + 7) // 8, dtype=torch.int64).random_(-(2**63), None, generator=torch.Generator().manual_seed(seed))
     return (draws.view(torch.uint8)[:size] >= cut).to(dtype).mul_(256 / (256 - cut))
 

@@ -14,14 +14,16 @@ from typing import Any
 
 from trimtune import parts
 from trimtune.errors import StepFailed
-from trimtune.process import peak_memory_mb
+from trimtune.process import peak_memory_mb, place
 from trimtune.records import Artifact, Study, Use
 from trimtune.store import Store
 from trimtune.study import data
 from trimtune.tune import batches, boundary, feeds, loop, memory, precision, trainable
 from trimtune.tune.attention import working_attention
 from trimtune.tune.optimizer import Masters
+from trimtune.tune.parallel import ALONE
 from trimtune.tune.precision import working_precision
+from trimtune.tune.search import BEYOND
 
 _STEPS = 6
 """batches that are timed, spread over the widths"""
@@ -33,21 +35,21 @@ def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) 
     What a method's frozen part gives is computed once for all its fits, and counts in the first; the epochs of a head on
     stored features are negligible.
     """
-    chosen = working_precision(study, store)
-    shared = dict(task=study.task, method=method.name, config=method.config, batch_size=study.fit.batch_size,
-                  max_length=study.fit.max_length, precision_=chosen,
-                  attention_=working_attention(study, chosen, base, rows, store), model_name=study.model)
     code = parts.source_hash("method", method.name) + parts.source_hash("task", study.task)
     try:
+        chosen = working_precision(study, store)
+        shared = dict(task=study.task, method=method.name, config=method.config, batch_size=study.fit.batch_size,
+                      max_length=study.fit.max_length, precision_=chosen,
+                      attention_=working_attention(study, chosen, base, rows, store), model_name=study.model)
         probe = store.step("forecast", method.name, time_steps, {**shared, "base": base.folder, "rows": rows.folder},
-                           config=shared, parents=(base, rows), code=code)
+                           config={**shared, **place()}, parents=(base, rows), code=code)
     except StepFailed as failure:
         return {"cause": failure.cause}
     on_features = getattr(parts.load("method", method.name), "ON_FEATURES", False)
     beside = (probe.facts["beside_seconds"] + probe.start_seconds) / 60
     once = probe.facts["features_seconds"] / 60 + beside if on_features or probe.facts["on_states"] else 0.0
     fit = beside + (0.0 if on_features else probe.facts["epoch_seconds"] * study.fit.epochs / 60)
-    search = min(once + study.budget.trials * fit, max(study.budget.minutes, once + fit))
+    search = min(once + (study.budget.trials + BEYOND) * fit, max(study.budget.minutes, once + fit))
     seeds = (study.budget.seeds - 1) * fit
     return {"fit_minutes": once + fit, "minutes": search + seeds, "memory_mb": probe.facts["memory_mb"],
             "tokens_per_epoch": probe.facts["tokens"]}
@@ -65,7 +67,8 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     model.to(precision.dtype(precision_))
     tokenizer = part.load_tokenizer(base)
     feed, validation = (feeds.token_feed(model, split, tokenizer, max_length) for split in (splits.train, splits.validation))
-    at_once = memory.rows_at_once(model, batch_size, max(feed.lengths), precision.dtype(precision_))
+    on_features = getattr(settings, "ON_FEATURES", False)
+    at_once = 0 if on_features else memory.rows_at_once(model, batch_size, max(feed.lengths), precision.dtype(precision_))
     masters = Masters(list(trainable.trained(model).values()), originals, 1e-6, 1000)
     plan = sorted(batches.order(feed.lengths, batch_size, 0, 0), key=lambda batch: max(feed.lengths[row] for row in batch))
     chosen = sorted({len(plan) * at // _STEPS for at in range(_STEPS)} | {len(plan) - 1})
@@ -75,8 +78,8 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
         feed, below_seconds = boundary.sampled(model, top_layers, feed, timed)
 
     def step(batch: Sequence[int]) -> None:
-        for piece in batches.cut(batch, 0 if top_layers is not None else at_once):
-            part.loss(feed.logits(piece), feed.labels[piece]).backward()
+        for piece, weight in ALONE.pieces(batch, 0 if below_seconds else at_once):  # stored states are those of whole batches
+            (part.loss(feed.logits(piece), feed.labels[piece]) * weight).backward()
         masters.step()
 
     def answer(batch: Sequence[int]) -> None:

@@ -94,16 +94,16 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         model.train()
         started = time.perf_counter()
         for batch in order[masters.step_count - epoch * len(order):]:
-            mine, weight = team.share(batch)
-            for rows in batches.cut(mine, at_once):
-                accelerator.backward(loss(feed.logits(rows), feed.labels[rows]) * (weight * len(rows) / len(mine)))
+            for rows, weight in team.pieces(batch, at_once):
+                accelerator.backward(loss(feed.logits(rows), feed.labels[rows]) * weight)
             masters.step()
             fitted.rows += len(batch)
             fitted.tokens += sum(feed.lengths[row] for row in batch)
-            fitted.seconds, started = fitted.seconds + time.perf_counter() - started, time.perf_counter()
+            fitted.seconds += time.perf_counter() - started
             emit("progress", text="fit", done=fitted.rows, total=epochs * passes * len(feed.lengths))
             if keep:
                 keep.save_if_due(model, masters, fitted)
+            started = time.perf_counter()
         score = accuracy(model, validation, batch_size, team)
         if score > max(fitted.curve, default=-1.0):
             fitted.best = masters.snapshot()
@@ -125,8 +125,8 @@ def accuracy(model: torch.nn.Module, feed: Feed, batch_size: int, team: Team = A
     right = 0
     with torch.inference_mode():
         for batch in batches.by_length(feed.lengths, batch_size * 2):
-            mine, weight = team.share(batch)
-            right += int((feed.logits(mine).argmax(-1) == feed.labels[mine]).sum()) if weight else 0
+            ((mine, weight),) = team.pieces(batch)
+            right += int((feed.logits(mine).argmax(-1) == feed.labels[mine]).sum()) * (weight > 0)
     return team.total(right) / len(feed.lengths)
 
 
@@ -148,7 +148,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     originals = [parameter.detach().clone() for parameter in trainable.trained(model).values()]
     on_features = features_ is not None and not (features_ / boundary.FILE).exists()
     reduce = parallel.spread(model, precision.dtype("fp32" if on_features else precision_), team)
-    if not on_features:
+    if features_ is None or not on_features:
         tokenizer = part.load_tokenizer(base)
         feed, validation = (token_feed(model, split, tokenizer, max_length) for split in (splits.train, splits.validation))
         if features_ is not None:
@@ -158,6 +158,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     passes = getattr(config_, "passes", 1)
     steps = epochs * passes * -(-len(feed.lengths) // batch_size)
     at_once = 0 if on_features else memory.rows_at_once(model, batch_size, max(feed.lengths), precision.dtype(precision_))
+    at_once = min(team.gathered(at_once))
     masters = Masters(list(trainable.trained(model).values()), originals, learning_rate, steps, reduce)
     fitted = train(model, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, passes=passes,
                    batch_size=batch_size, at_once=at_once, seed=seed, team=team, stop_below=stop_below, patience=patience,

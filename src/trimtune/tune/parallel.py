@@ -42,13 +42,17 @@ class Team:
     rank: int = 0
     size: int = 1
 
-    def share(self, batch: Sequence[int]) -> tuple[list[int], float]:
-        """This process's rows of a global batch, and the weight of their mean loss.
+    def pieces(self, batch: Sequence[int], at_once: int = 0) -> list[tuple[list[int], float]]:
+        """This process's share in pieces of at most `at_once` rows (0: one piece), each with the weight of its mean loss.
 
-        Every process must take part in every step, so one that gets no row takes the first with weight 0.
+        All processes get the same number of pieces, since each must take part in every pass: one without rows takes the
+        first with weight 0.
         """
-        mine = list(batch[self.rank::self.size])
-        return mine or [batch[0]], self.size * len(mine) / len(batch)
+        mine, largest = list(batch[self.rank::self.size]), -(-len(batch) // self.size)
+        count = -(-largest // (at_once or largest))
+        rows = -(-largest // count)
+        cut = [mine[at * rows:(at + 1) * rows] for at in range(count)]
+        return [(piece or [batch[0]], self.size * len(piece) / len(batch)) for piece in cut]
 
     def average(self, gradients: Sequence[torch.Tensor]) -> None:
         """Each gradient becomes its mean over the processes, in place."""

@@ -5,13 +5,13 @@ A CPU with bf16 units multiplies bf16 several times faster than float32; one wit
 
 from __future__ import annotations
 
-import platform
 import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
+from trimtune.process import place
 from trimtune.records import Study
 from trimtune.store import Store
 
@@ -57,8 +57,7 @@ def working_precision(study: Study, store: Store) -> str:
     """`fp32` or `bf16` for the fits of a study; timed once per machine and kept in the store."""
     if study.fit.precision != "auto":
         return study.fit.precision
-    machine = {"processor": platform.processor() or platform.machine(), "node": platform.node()}
-    timed = store.step("precision", "gemm", time_products, {}, code=parts.room_hash("tune"), config=machine)
+    timed = store.step("precision", "gemm", time_products, {}, code=parts.room_hash("tune"), config=place())
     return str(timed.facts["chosen"])
 
 

@@ -27,6 +27,8 @@ from trimtune.tune.precision import working_precision
 FitAt = Callable[[float, int, tuple[float, ...]], Artifact]
 """learning rate, seed, thresholds → tuned artifact"""
 
+BEYOND = 2
+"""trials beyond an edge of the range, if the best one lies there"""
 _FIRST = (0.5, 5 / 6, 1 / 6)
 """where in the log range the first trials lie"""
 
@@ -100,7 +102,7 @@ def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> t
     ran = [run(rate).learning_rate for rate in beyond if room()]
     if not ran:
         return trials, kept, []
-    best = max((trial for trial in trials if trial.score is not None), key=lambda trial: trial.score or 0.0).learning_rate
+    best = _best(trials)
     note = (f"{method.label}: the best trial lay at the {side} edge of the range, so it was widened once and {len(ran)} more "
             f"ran beyond it; the best is {'there' if best in ran else 'inside still'}: {best:g}")
     return trials, kept, [note]
@@ -109,14 +111,19 @@ def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> t
 def _beyond(method: Use, trials: list[Trial]) -> tuple[str, list[float]]:
     """The edge at which the best trial lies (in the outer twentieth of the log range), if it does, and two rates beyond it."""
     low, high = parts.load("method", method.name).LEARNING_RATES
-    scored = [trial for trial in trials if trial.score is not None]
-    if not scored:
+    best = _best(trials)
+    if best is None:
         return "", []
-    best = max(scored, key=lambda trial: trial.score or 0.0).learning_rate
     place = math.log(best / low) / math.log(high / low)
     if place >= 0.95:
-        return "upper", [_rounded(2 * high), _rounded(4 * high)]
-    return ("lower", [_rounded(low / 2), _rounded(low / 4)]) if place <= 0.05 else ("", [])
+        return "upper", [_rounded(high * 2**step) for step in range(1, BEYOND + 1)]
+    return ("lower", [_rounded(low / 2**step) for step in range(1, BEYOND + 1)]) if place <= 0.05 else ("", [])
+
+
+def _best(trials: list[Trial]) -> float | None:
+    """The learning rate of the best trial that ran to its end."""
+    whole = [trial for trial in trials if trial.score is not None and not trial.pruned]
+    return max(whole, key=lambda trial: trial.score or 0.0).learning_rate if whole else None
 
 
 def _rounded(rate: float) -> float:
@@ -140,12 +147,12 @@ def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Sto
         parents, stored = (*parents, made), {"features_": made.folder}
 
     def fit_at(rate: float, seed: int, thresholds: tuple[float, ...]) -> Artifact:
-        config = {**shared, "attention_": attention_, "method": method.name, "config": method.config, "learning_rate": rate,
-                  "epochs": study.fit.epochs, "class_weights": study.fit.class_weights, "stop_below": list(thresholds),
-                  "patience": study.fit.patience}
+        config = {**shared, "attention_": attention_, "model_name": study.model, "method": method.name,
+                  "config": method.config, "learning_rate": rate, "epochs": study.fit.epochs, "stop_below": list(thresholds),
+                  "class_weights": study.fit.class_weights, "patience": study.fit.patience}
         if processes > 1:
             config["processes"] = processes
-        arguments = {**config, **stored, "base": base.folder, "rows": rows.folder, "seed": seed, "model_name": study.model}
+        arguments = {**config, **stored, "base": base.folder, "rows": rows.folder, "seed": seed}
         return store.step("tune", method.name, loop.fit, arguments, config=config, parents=parents, seed=seed, code=code)
 
     return fit_at

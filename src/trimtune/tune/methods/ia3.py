@@ -36,6 +36,9 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
 
     from trimtune.errors import TrimtuneError
 
+    if config.feedforward and not config.targets:
+        raise TrimtuneError(f"ia3: feedforward {config.feedforward} was given without targets.",
+                            "`feedforward` says which of `targets` are scaled at their input.", "Name both, or neither.")
     named = {"target_modules": config.targets, "feedforward_modules": config.feedforward} if config.targets else {}
     try:
         return get_peft_model(model, IA3Config(task_type=task, **named))

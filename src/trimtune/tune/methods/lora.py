@@ -74,11 +74,18 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
 def _in_top(model: torch.nn.Module, layers: int, targets: str | list[str]) -> list[str]:
     """The targets' full names in the top layers and the pooler; the head learns whole."""
     import torch
+    from transformers.pytorch_utils import Conv1D
 
+    from trimtune.errors import TrimtuneError
     from trimtune.tune.layers import top
     from trimtune.tune.trainable import head_of
 
     upper = {module for part in top(model, layers) for module in part.modules()} - {*head_of(model).modules()}
-    linear = [name for name, module in model.named_modules() if module in upper and isinstance(module, torch.nn.Linear)]
-    chosen = linear if targets == "all-linear" else [name for name in linear if name.rsplit(".", 1)[-1] in targets]
-    return chosen or list(targets)
+    linear = [name for name, module in model.named_modules() if module in upper and isinstance(module, torch.nn.Linear | Conv1D)]
+    wanted = [targets] if isinstance(targets, str) else targets
+    chosen = linear if targets == "all-linear" else [name for name in linear if name.rsplit(".", 1)[-1] in wanted]
+    if not chosen:
+        raise TrimtuneError(f"lora: targets {targets} fit no layer among the top {layers}.",
+                            f"The linear layers there: {', '.join(sorted({name.rsplit('.', 1)[-1] for name in linear}))}.",
+                            "Name some of these, or use `all-linear`.")
+    return chosen

@@ -1,42 +1,16 @@
-"""The pictures: quality against cost with the Pareto front, and each method's search. Altair → SVG, inlined in the page.
-
-Colors are CSS variables of the page (`var(--m1)`), so that one SVG serves light and dark.
-"""
+"""The picture of quality against cost, with the Pareto front, the study's limits and the baselines."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import re
-from dataclasses import dataclass
 from typing import Any
 
-from trimtune.records import Limit, Result, Search
+from trimtune.records import Limit, Result
 from trimtune.report import words
+from trimtune.report.drawing import Keys, svg, ticks
 from trimtune.report.tables import Line
 
 QUALITY = "accuracy"
-SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
-HUES = 7
-"""colors of the palette (Okabe and Ito's, darkened for contrast); methods beyond them share the gray `--m0`"""
-_CROSS = "M-.7,-.7L.7,.7M-.7,.7L.7,-.7"
-_clips = itertools.count()
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Which color each method has and which shape each engine, the same in every picture."""
-
-    colors: dict[str, str]
-    shapes: dict[str, str]
-
-
-def keys(result: Result) -> Keys:
-    methods = list(dict.fromkeys(row.candidate.method.label for row in result.rows))
-    methods += [search.method.label for search in result.searches if search.method.label not in methods]
-    engines = list(dict.fromkeys(row.candidate.engine.label for row in result.rows))
-    return Keys({name: f"var(--m{i + 1 if i < HUES else 0})" for i, name in enumerate(methods)},
-                {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(engines)})
 
 
 def front(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -65,7 +39,7 @@ def points(result: Result, lines: list[Line], cost: str) -> list[dict[str, Any]]
     return found
 
 
-def pareto(result: Result, lines: list[Line], cost: str, keyed: Keys, sizes: tuple[tuple[int, int], ...]) -> list[str]:
+def picture(result: Result, lines: list[Line], cost: str, keyed: Keys, sizes: tuple[tuple[int, int], ...]) -> list[str]:
     """One SVG of accuracy against one cost for each (width, height) in pixels; none when no candidate has both."""
     import altair as alt
 
@@ -78,7 +52,7 @@ def pareto(result: Result, lines: list[Line], cost: str, keyed: Keys, sizes: tup
     y_domain = _y_domain(data, limits.get(QUALITY), scale, [rule["y"] for rule in _rules(result, scale)])
     x = alt.X("x:Q", title=f"{words.title(cost)}, {unit} (less is better)",
               scale=alt.Scale(domain=x_domain, type="log" if log else "linear", nice=False),
-              axis=alt.Axis(values=_ticks(*x_domain) if log else alt.Undefined, tickCount=6, format="~r"))
+              axis=alt.Axis(values=ticks(*x_domain) if log else alt.Undefined, tickCount=6, format="~r"))
     y = alt.Y("y:Q", title="Accuracy, % (more is better)", axis=alt.Axis(tickCount=6),
               scale=alt.Scale(domain=y_domain, nice=False))
     best = front(data)
@@ -103,7 +77,7 @@ def pareto(result: Result, lines: list[Line], cost: str, keyed: Keys, sizes: tup
         named = [point for point in data if point["role"] or point in best]
         labels = _apart(named, x_domain, y_domain, log, (width - 60, height - 45))
         rules = [rule for rule in _rules(result, scale) if y_domain[0] <= rule["y"] <= y_domain[1]]
-        drawn.append(_svg(chart, width, height, front=best, labels=labels, rules=_told_apart(rules, y_domain, height - 45),
+        drawn.append(svg(chart, width, height, front=best, labels=labels, rules=_told_apart(rules, y_domain, height - 45),
                           points=[{**point, "named": point in named} for point in data]))
     return drawn
 
@@ -191,13 +165,6 @@ def _rule_layers(y: Any) -> list[Any]:
     return layers
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Steps for a logarithmic axis: 1-2-5, finer ones within a decade, only 1 when it spans more than three."""
-    steps = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 12 else (1, 2, 5) if high / low < 1000 else (1,)
-    return [step * 10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for step in steps
-            if low <= step * 10.0**power <= high]
-
-
 def _limit_layers(limits: dict[str, Limit], cost: str, x: tuple[Any, list[float]], y: tuple[Any, list[float]],
                   scale: float) -> list[Any]:
     """A dashed line per limit that falls into the picture, with the side that is not allowed shaded.
@@ -224,65 +191,3 @@ def _on(encoding: Any, field: str) -> Any:
     copied = encoding.copy(deep=False)
     copied.shorthand = f"{field}:Q"
     return copied
-
-
-def search(result: Result, found: Search, keyed: Keys, width: int = 320, height: int = 190) -> str:
-    """SVG of validation score over learning rate: pruned trials hollow, failed ones a cross at the foot, the best ringed.
-
-    Empty without a scored trial.
-    """
-    import altair as alt
-
-    scored = [trial for each in result.searches for trial in each.trials if trial.score is not None and not trial.cause]
-    own = [trial for trial in found.trials if trial.score is not None and not trial.cause]
-    if not own:
-        return ""
-    best = max((trial for trial in own if not trial.pruned), key=lambda trial: trial.score or 0, default=None)
-    data = [{"x": trial.learning_rate, "y": 100 * (trial.score or 0), "pruned": trial.pruned, "best": trial is best,
-             "told": f"learning rate {words.rate(trial.learning_rate)}: {words.percent(trial.score or 0)}"
-                     f"{', stopped early' if trial.pruned else ''}, {words.duration(trial.seconds)}"} for trial in own]
-    low, high = min(100 * (trial.score or 0) for trial in scored), max(100 * (trial.score or 0) for trial in scored)
-    air = 0.08 * (high - low) or 2.0
-    foot = max(0.0, low - air)
-    failed = [{"x": trial.learning_rate, "y": foot,
-               "told": f"learning rate {words.rate(trial.learning_rate)}: failed, {trial.cause}"}
-              for trial in found.trials if trial.cause]
-    rates = [trial.learning_rate for trial in found.trials]
-    color = keyed.colors[found.method.label]
-    x = alt.X("x:Q", title="Learning rate", scale=alt.Scale(type="log", domain=[min(rates) / 1.4, max(rates) * 1.4], nice=False),
-              axis=alt.Axis(values=_ticks(min(rates) / 1.4, max(rates) * 1.4), format="~e"))
-    y = alt.Y("y:Q", title="Validation accuracy, %", axis=alt.Axis(tickCount=5),
-              scale=alt.Scale(domain=[foot, min(103.0, high + 1.5 * air)], nice=False))
-    base = alt.Chart(alt.NamedData(name="trials"))
-    chart = alt.layer(
-        base.transform_filter("!datum.pruned").mark_line(color=color, opacity=0.35, strokeWidth=1.5, aria=False).encode(x, y),
-        base.transform_filter("datum.best").mark_point(size=260, color="var(--accent)", strokeWidth=2.2, opacity=1,
-                                                       aria=False).encode(x, y),
-        base.transform_filter("datum.pruned").mark_point(size=64, color=color, strokeWidth=1.75, fill="var(--card)", opacity=1
-                                                         ).encode(x, y, description="told:N"),
-        base.transform_filter("!datum.pruned").mark_point(filled=True, size=64, color=color, opacity=1).encode(
-            x, y, description="told:N"),
-        alt.Chart(alt.NamedData(name="failed")).mark_point(shape=_CROSS, size=60, color="var(--bad)", strokeWidth=1.75, opacity=1,
-                                                           clip=False).encode(x, y, description="told:N"))
-    return _svg(chart, width, height, trials=data, failed=failed)
-
-
-def _svg(chart: Any, width: int, height: int, **data: list[dict[str, Any]]) -> str:
-    """The chart as SVG of this size, for inlining: page's font, ids of its own, each mark's description as a tooltip.
-
-    The data comes by name, since Altair copies what is inside a chart many times over.
-    """
-    import vl_convert
-
-    styled = chart.configure(font="sans-serif", background="transparent", padding=2).configure_view(stroke=None).configure_axis(
-        labelColor="var(--muted)", titleColor="var(--muted)", gridColor="var(--grid)", domainColor="var(--rule)",
-        tickColor="var(--rule)", labelFontSize=11, titleFontSize=11.5, titleFontWeight="normal", titlePadding=8, labelPadding=4,
-        labelOverlap=True)
-    spec = styled.to_dict(validate=False)
-    spec |= {"width": width, "height": height, "datasets": spec.get("datasets", {}) | data,
-             "autosize": {"type": "fit", "contains": "padding"}}
-    svg = vl_convert.vegalite_to_svg(spec)
-    prefix = f"p{next(_clips)}-"
-    svg = re.sub(r'(url\(#|id=")(clip)', rf"\g<1>{prefix}\g<2>", svg)
-    svg = re.sub(r' font-family="[^"]*"', "", svg)
-    return re.sub(r'<path aria-label="([^"]*)"([^>]*)/>', r'<path aria-label="\1"\2><title>\1</title></path>', svg)
