@@ -18,7 +18,8 @@ from trimtune import parts
 from trimtune.study import data
 from trimtune.tasks import text_classification as task
 
-ENGINES = [pytest.param(name, marks=[] if name == "torch_eager" else pytest.mark.slow) for name in parts.names("engine")]
+ENGINES = parts.names("engine")
+pytestmark = pytest.mark.slow
 SHIPPABLE = {".safetensors", ".onnx", ".xml", ".bin", ".json", ".txt", ".model", ".jinja"}
 INT8_SHARE = 0.3
 """of the logits' spread: what int8 may move a logit by on average"""

@@ -27,6 +27,7 @@ def measure(store: Store, rows: Artifact, events: list[dict[str, Any]] | None = 
     return measure_all(folders, dict.fromkeys(folders, ENGINE), rows, 32, store, configs=QUICK)
 
 
+@pytest.mark.slow
 def test_readings_predictions_and_failures(store: Store, rows: Artifact, runnable: Make) -> None:
     readings, predictions, failures = measure(
         store, rows, quick=runnable("quick"), slow=runnable("slow", row_ms=2, ballast_mb=120), dead=runnable("dead", die=True),
@@ -52,6 +53,7 @@ def test_readings_predictions_and_failures(store: Store, rows: Artifact, runnabl
     assert [step.step for step in store.steps if step.cause] == ["measure"] * 3
 
 
+@pytest.mark.slow
 def test_a_rerun_measures_nothing_and_gives_the_same(store: Store, rows: Artifact, runnable: Make) -> None:
     first = measure(store, rows, a=runnable("a"), b=runnable("b"))
     events: list[dict[str, Any]] = []
@@ -59,6 +61,7 @@ def test_a_rerun_measures_nothing_and_gives_the_same(store: Store, rows: Artifac
     assert not [event for event in events if event["kind"] == "progress"]
 
 
+@pytest.mark.slow
 def test_a_new_candidate_is_measured_beside_an_old_one(store: Store, rows: Artifact, runnable: Make,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_protocol, "DRIFT_ALLOWED", 1e9)

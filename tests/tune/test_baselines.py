@@ -20,6 +20,7 @@ def test_majority_gives_the_most_frequent_label() -> None:
     assert majority.fit(rows, rows, 3, None, "", 8).answer(["x", "y"]) == [1, 1]  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_tfidf_learns_real_rows_and_its_strength_from_validation_alone() -> None:
     from trimtune.records import DataSpec
 
