@@ -24,7 +24,8 @@ from quality import DATA, SETS
 from trimtune import parts
 from trimtune.measure import _machine
 from trimtune.measure._seeds import score_seeds
-from trimtune.records import Budget, DataSpec, Fit, Search, Study, Use
+from trimtune.records import Budget, DataSpec, Fit, Study, Use
+from trimtune.results import Search
 from trimtune.store import Store
 from trimtune.study.stored import prepared
 from trimtune.tasks._base import base_of

@@ -7,7 +7,8 @@ import pytest
 
 from tests.conftest import ROOT
 from trimtune import flow, parts
-from trimtune.records import Fit, Result
+from trimtune.records import Fit
+from trimtune.results import Result
 from trimtune.ship.source import read_result
 from trimtune.study import read
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from trimtune.errors import TrimtuneError
 from trimtune.process import Watch
-from trimtune.records import Result, Study
+from trimtune.records import Study
+from trimtune.results import Result
 
 if TYPE_CHECKING:
     from trimtune.ship.predictor import Predictor

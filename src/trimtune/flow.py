@@ -20,8 +20,9 @@ from trimtune.measure._baselines import race
 from trimtune.measure._protocol import measure_all
 from trimtune.measure._seeds import score_seeds
 from trimtune.process import Watch, warm_up
-from trimtune.records import Artifact, Candidate, Limit, Plan, Prefer, Reading, Result, Row, Search, Study
+from trimtune.records import Artifact, Candidate, Limit, Prefer, Reading, Study
 from trimtune.report.files import write
+from trimtune.results import Plan, Result, Row, Search
 from trimtune.store import Store, show
 from trimtune.study.expand import expand
 from trimtune.study.stored import prepared

@@ -13,7 +13,8 @@ from trimtune import parts
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.measure._seeds import score_seeds
 from trimtune.process import Watch
-from trimtune.records import Artifact, Budget, DataFacts, DataSpec, Fit, Search, Study, Use
+from trimtune.records import Artifact, Budget, DataSpec, Fit, Study, Use
+from trimtune.results import DataFacts, Search
 from trimtune.store import Store, link_tree
 from trimtune.study.stored import prepared
 from trimtune.tasks._base import base_of

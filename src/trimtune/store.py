@@ -24,7 +24,8 @@ from pydantic import ValidationError
 
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.process import Event, Watch, Worker, cause_of
-from trimtune.records import Artifact, Step
+from trimtune.records import Artifact
+from trimtune.results import Step
 
 _RECORD = "artifact.json"
 _FORGOTTEN_SECONDS = 30 * 86400

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trimtune.records import Candidate, Limit, Reading, Row, Use
+from trimtune.records import Candidate, Limit, Reading, Use
+from trimtune.results import Row
 
 N = 400
 TRUTH = (0,) * N

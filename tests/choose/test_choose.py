@@ -8,7 +8,8 @@ from tests.choose.candidates import TRUTH, failed, limit, predictions, right, ro
 from trimtune.choose.choose import choose
 from trimtune.choose.compare import answers
 from trimtune.errors import TrimtuneError
-from trimtune.records import Baseline, Choice, Limit, Prefer, Row
+from trimtune.records import Limit, Prefer
+from trimtune.results import Baseline, Choice, Row
 
 
 def reasons(choice: Choice) -> dict[str, str]:

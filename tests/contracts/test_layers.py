@@ -11,8 +11,8 @@ import pytest
 import trimtune
 
 SOURCE = Path(trimtune.__file__).parent
-ORDER = ["errors", "records", "parts", "process", "store", "study", "tasks", "tune", "trim", "engines", "measure", "choose",
-         "report", "ship", "scale", "flow", "single", "api", "screen", "exits", "cli", "__main__"]
+ORDER = ["errors", "records", "results", "parts", "process", "store", "study", "tasks", "tune", "trim", "engines", "measure",
+         "choose", "report", "ship", "scale", "flow", "single", "api", "screen", "exits", "cli", "__main__"]
 HEAVY = {"accelerate", "altair", "datasets", "gguf", "huggingface_hub", "llama_cpp", "nncf", "onnx", "onnxruntime", "onnxscript",
          "openvino", "optuna", "pandas", "peft", "pyarrow", "ray", "safetensors", "scipy", "sklearn", "tokenizers", "torch",
          "torchao", "transformers", "vl_convert"}

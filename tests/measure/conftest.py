@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trimtune.records import Artifact, DataFacts
+from trimtune.records import Artifact
+from trimtune.results import DataFacts
 from trimtune.store import Store
 from trimtune.study import data
 from trimtune.study.model import locate

@@ -7,24 +7,8 @@ import math
 import random
 from typing import Any
 
-from trimtune.records import (
-    Baseline,
-    Candidate,
-    Choice,
-    DataFacts,
-    DataSpec,
-    Limit,
-    Reading,
-    Rejection,
-    Result,
-    Row,
-    Search,
-    SeedFit,
-    Step,
-    Study,
-    Trial,
-    Use,
-)
+from trimtune.records import Candidate, DataSpec, Limit, Reading, Study, Use
+from trimtune.results import Baseline, Choice, DataFacts, Rejection, Result, Row, Search, SeedFit, Step, Trial
 
 LABELS = (
     "billing_question",

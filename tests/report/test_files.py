@@ -10,8 +10,9 @@ import pytest
 from tests.report import results
 
 from trimtune import report
-from trimtune.records import Choice, Reading, Result
+from trimtune.records import Reading
 from trimtune.report import files
+from trimtune.results import Choice, Result
 
 SHAPES = ("nothing_fits", "none_measured", "one", "hostile")
 NAMES = {"report.html", "report.md", "candidates.csv", "readings.jsonl", "choice.json", "predictions.csv", "result.json"}

@@ -12,7 +12,8 @@ import pytest
 
 from trimtune.engines._export import exported
 from trimtune.process import Worker
-from trimtune.records import Artifact, Candidate, Choice, DataSpec, Fit, Reading, Result, Row, Search, SeedFit, Study, Use
+from trimtune.records import Artifact, Candidate, DataSpec, Fit, Reading, Study, Use
+from trimtune.results import Choice, Result, Row, Search, SeedFit
 from trimtune.ship import parity
 from trimtune.store import Store, sha256
 from trimtune.study import data

@@ -3,7 +3,8 @@ import math
 import pytest
 
 from trimtune import parts
-from trimtune.records import Artifact, Budget, DataSpec, Study, Trial, Use
+from trimtune.records import Artifact, Budget, DataSpec, Study, Use
+from trimtune.results import Trial
 from trimtune.store import Store
 from trimtune.tune import search
 
@@ -70,7 +71,7 @@ def test_a_range_that_ends_too_early_is_widened_once_and_says_so(small_study, di
     def rising(rate, seed, thresholds):
         score = 0.5 + direction * 0.1 * math.log10(rate / 1e-2)
         return Artifact(key=str(rate), step="tune", part="head", seconds=0.1,
-                        facts={"validation_accuracy": score, "curve": [score], "pruned": False, "seconds_to_99": 0.1})
+                        facts={"validation_accuracy": score, "curve": [score], "pruned": False})
 
     trials, kept, notes = search._trials(Use(name="head"), small_study, 100, rising)
     assert [trial.learning_rate for trial in trials[8:]] == beyond

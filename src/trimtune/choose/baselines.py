@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trimtune.choose.compare import Answers
 from trimtune.choose.wording import percent
-from trimtune.records import Baseline, Row
+from trimtune.results import Baseline, Row
 
 
 def unbeaten(row: Row, baselines: Sequence[Baseline], compared: Answers) -> list[Baseline]:

@@ -9,7 +9,8 @@ from trimtune.choose import explain, reasons
 from trimtune.choose.compare import Answers, answers
 from trimtune.choose.limits import check, nearest, violated
 from trimtune.choose.rank import READING, least, most_accurate, pick
-from trimtune.records import Baseline, Choice, Limit, Prefer, Rejection, Row
+from trimtune.records import Limit, Prefer
+from trimtune.results import Baseline, Choice, Rejection, Row
 
 
 def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[int]], truth: Sequence[int], require: Sequence[Limit],

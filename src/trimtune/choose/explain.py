@@ -8,7 +8,8 @@ from trimtune.choose.compare import Answers
 from trimtune.choose.limits import excess, figure, reason, relaxed, violated
 from trimtune.choose.rank import READING, least
 from trimtune.choose.wording import LESS, MOST, by, count, overlap, percent, points, ratio, seconds
-from trimtune.records import Limit, Prefer, Row
+from trimtune.records import Limit, Prefer
+from trimtune.results import Row
 
 
 def taken(picked: Row, second: Row | None, best: Row, inside: Sequence[Row], measured: Sequence[Row], compared: Answers,

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from trimtune.errors import unknown
-from trimtune.records import Limit, Row
+from trimtune.records import Limit
+from trimtune.results import Row
 
 
 def check(require: Sequence[Limit], rows: Sequence[Row]) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from trimtune.choose.compare import Answers
 from trimtune.choose.wording import overlap
-from trimtune.records import Prefer, Row
+from trimtune.records import Prefer
+from trimtune.results import Row
 
 READING: dict[Prefer, str] = {"quality": "latency_p50_ms", "latency": "latency_p50_ms", "size": "size_mb", "cost": "fit_seconds"}
 """what decides between candidates of equal standing; for all but quality it is what is preferred itself"""

@@ -8,7 +8,8 @@ from trimtune.choose.compare import Answers
 from trimtune.choose.limits import reason, unjudged, violated
 from trimtune.choose.rank import READING, equal, most_accurate
 from trimtune.choose.wording import MORE, ratio
-from trimtune.records import Limit, Prefer, Row
+from trimtune.records import Limit, Prefer
+from trimtune.results import Row
 
 
 def failure(row: Row) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from trimtune.choose.compare import Answers
 from trimtune.choose.limits import figure
-from trimtune.records import Reading, Row
+from trimtune.records import Reading
+from trimtune.results import Row
 
 MORE = {"latency_p50_ms": "slower", "size_mb": "larger", "fit_seconds": "longer to tune"}
 LESS = {"latency_p50_ms": "faster", "size_mb": "smaller", "fit_seconds": "cheaper to tune"}

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trimtune.records import Plan, Result
 from trimtune.report import tables, words
+from trimtune.results import Plan, Result
 
 _WIDE = 100
 _NARROW = ("accuracy", "latency_p50_ms", "size_mb", "fit_seconds")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from trimtune import parts
 from trimtune.errors import StepFailed
 from trimtune.measure import quality
-from trimtune.records import Artifact, Baseline, Reading, Study
+from trimtune.records import Artifact, Reading, Study
+from trimtune.results import Baseline
 from trimtune.store import Store
 from trimtune.study.uses import tasks_of
 from trimtune.tune.baselines import _race

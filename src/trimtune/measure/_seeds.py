@@ -5,7 +5,8 @@ from __future__ import annotations
 from trimtune import parts
 from trimtune.errors import StepFailed
 from trimtune.measure import quality
-from trimtune.records import Artifact, Search
+from trimtune.records import Artifact
+from trimtune.results import Search
 from trimtune.store import Store
 
 

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from trimtune.records import Result
+from trimtune.results import Result
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 HUES = 7

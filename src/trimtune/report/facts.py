@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtune.records import Result
 from trimtune.report import words
+from trimtune.results import Result
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trimtune.records import Result, Row
 from trimtune.report.tables import inside_limits, why_unjudged
+from trimtune.results import Result, Row
 
 COLUMNS = ("candidate", "method", "trims", "engine", "status", "cause", "accuracy", "accuracy_low", "accuracy_high", "macro_f1",
            "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb", "fit_seconds",

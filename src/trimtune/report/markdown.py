@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from trimtune.records import Result
 from trimtune.report import facts, tables, tuning, words
+from trimtune.results import Result
 
 
 def text(result: Result, folder: Path) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtune.records import Result
 from trimtune.report import drawing, facts, pareto, search_picture, tables, tuning, words
+from trimtune.results import Result
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _TILES = ("accuracy", "latency_p50_ms", "size_mb", "throughput_rows_per_s", "peak_memory_mb", "fit_seconds")

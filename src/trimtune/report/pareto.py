@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from trimtune.records import Limit, Result
+from trimtune.records import Limit
 from trimtune.report import words
 from trimtune.report.drawing import Keys, svg, ticks
 from trimtune.report.tables import Line
+from trimtune.results import Result
 
 QUALITY = "accuracy"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trimtune.records import Result, Search
 from trimtune.report import words
 from trimtune.report.drawing import Keys, svg, ticks
+from trimtune.results import Result, Search
 
 _CROSS = "M-.7,-.7L.7,.7M-.7,.7L.7,-.7"
 

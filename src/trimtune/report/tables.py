@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from trimtune.choose.limits import not_measured, unjudged, violated
-from trimtune.records import Baseline, Reading, Result, Row
+from trimtune.records import Reading
 from trimtune.report import words
+from trimtune.results import Baseline, Result, Row
 
 QUALITY = ("accuracy", "macro_f1", "worst_class_accuracy")
 COSTS = ("latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb")

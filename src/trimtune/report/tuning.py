@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from trimtune.records import Result, Search
 from trimtune.report import words
+from trimtune.results import Result, Search
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 from datetime import datetime
 
-from trimtune.records import Baseline, Limit, Reading, Result, Row
+from trimtune.records import Limit, Reading
+from trimtune.results import Baseline, Result, Row
 
 NAMES = {
     "accuracy": "Accuracy",

@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from trimtune.errors import TrimtuneError, unknown
-from trimtune.records import Artifact, Result, Row
+from trimtune.records import Artifact
+from trimtune.results import Result, Row
 from trimtune.store import Store
 from trimtune.study import data
 

@@ -8,7 +8,8 @@ from itertools import chain, islice
 from pathlib import Path
 
 from trimtune.errors import TrimtuneError
-from trimtune.records import DataFacts, DataSpec
+from trimtune.records import DataSpec
+from trimtune.results import DataFacts
 from trimtune.study import columns, findings, hub, sources, splits
 from trimtune.study.document import Place
 from trimtune.study.rows import Labelled, check_classes, check_known, rows_of

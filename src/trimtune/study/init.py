@@ -10,7 +10,8 @@ from pathlib import Path
 
 from trimtune import parts
 from trimtune.errors import TrimtuneError
-from trimtune.records import Budget, DataFacts, DataSpec, Fit
+from trimtune.records import Budget, DataSpec, Fit
+from trimtune.results import DataFacts
 from trimtune.study import data, sources
 from trimtune.study.read import MODEL, TASK, TRIM, TUNE
 from trimtune.study.text_file import shown

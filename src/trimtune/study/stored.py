@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trimtune.records import Artifact, DataFacts, Study
+from trimtune.records import Artifact, Study
+from trimtune.results import DataFacts
 from trimtune.store import Store, key_of
 from trimtune.study import data
 

@@ -27,6 +27,13 @@ def layers_of(model: Any) -> torch.nn.ModuleList:
                         "Use another method, such as `lora`.")
 
 
+def linear_names(model: torch.nn.Module) -> list[str]:
+    """The last parts of the names of a model's linear layers, for a user who must name some."""
+    import torch
+
+    return sorted({name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)})
+
+
 def top(model: Any, count: int) -> list[torch.nn.Module]:
     """The modules from the top `count` layers on: these, then what follows them in the backbone (a final norm, the pooler)
     and the head.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
 from trimtune.process import emit
@@ -171,8 +171,6 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
 
 def weighted(part: ModuleType, class_weights: str, splits: data.Rows) -> Callable[..., torch.Tensor]:
     """The task's loss, with its classes weighted by their frequency in the training rows if asked for."""
-    if class_weights == "none":
-        return cast("Callable[..., torch.Tensor]", part.loss)
     return partial(part.loss, weights_C=part.class_weights(class_weights, splits.train.labels, len(splits.facts.labels)))
 
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from trimtune import parts
 from trimtune.errors import StepFailed
-from trimtune.records import Artifact, Search, SeedFit, Study, Trial, Use
+from trimtune.records import Artifact, Study, Use
+from trimtune.results import Search, SeedFit, Trial
 from trimtune.store import Store
 from trimtune.tune import features, loop
 from trimtune.tune.attention import working_attention
@@ -86,7 +87,7 @@ def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> t
             return trials[-1]
         facts = artifact.facts
         trials.append(Trial(learning_rate=rate, score=facts["validation_accuracy"], curve=tuple(facts["curve"]),
-                            pruned=facts["pruned"], seconds=artifact.seconds, seconds_to_99=facts["seconds_to_99"]))
+                            pruned=facts["pruned"], seconds=artifact.seconds))
         if not facts["pruned"]:
             kept.append(artifact)
         return trials[-1]

@@ -35,6 +35,7 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
     from peft import IA3Config, get_peft_model
 
     from trimtune.errors import TrimtuneError
+    from trimtune.tune.layers import linear_names
 
     if config.feedforward and not config.targets:
         raise TrimtuneError(f"ia3: feedforward {config.feedforward} was given without targets.",
@@ -43,9 +44,6 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
     try:
         return get_peft_model(model, IA3Config(task_type=task, **named))
     except ValueError as error:
-        import torch
-
-        linear = sorted({name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)})
         raise TrimtuneError(f"ia3: targets {config.targets} don't fit this model ({str(error).splitlines()[0]}).",
-                            f"Its linear layers: {', '.join(linear)}.",
+                            f"Its linear layers: {', '.join(linear_names(model))}.",
                             "Name its keys, values and feed-forward outputs; the latter under `feedforward` too.") from None

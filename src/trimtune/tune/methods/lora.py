@@ -54,6 +54,7 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
     from peft import LoraConfig, get_peft_model
 
     from trimtune.errors import TrimtuneError
+    from trimtune.tune.layers import linear_names
 
     bias: Any = config.bias
     targets = config.targets if config.layers is None else _in_top(model, config.layers, config.targets)
@@ -64,11 +65,9 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
     try:
         return get_peft_model(model, settings)
     except ValueError as error:
-        import torch
-
-        linear = sorted({name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)})
         raise TrimtuneError(f"lora: targets {config.targets} fit no layer of this model ({str(error).splitlines()[0]}).",
-                            f"Its linear layers: {', '.join(linear)}.", "Name some of these, or use `all-linear`.") from None
+                            f"Its linear layers: {', '.join(linear_names(model))}.",
+                            "Name some of these, or use `all-linear`.") from None
 
 
 def _in_top(model: torch.nn.Module, layers: int, targets: str | list[str]) -> list[str]:

@@ -1,0 +1,178 @@
+"""What a run finds out, as it crosses from one room of the package to another: rows, ledgers, the choice, the result.
+
+Frozen like the rest of `records.py`; `result.json` in a run folder is one `Result`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from trimtune.records import Candidate, Reading, Record, Study, Use
+
+
+class Row(Record):
+    """One candidate's line of the result: its readings, or the cause why there are none."""
+
+    candidate: Candidate
+    status: Literal["measured", "failed", "unavailable"]
+    cause: str = ""
+    readings: dict[str, Reading] = Field(default_factory=dict)
+    packed: Literal["packed", "simulated", "plain"] = "plain"
+    artifact: str = ""
+    """key of the runnable artifact"""
+    trimmed: str = ""
+    """key of the artifact that the engine was made from"""
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
+
+    def value(self, reading: str) -> float | None:
+        found = self.readings.get(reading)
+        return found.value if found else None
+
+
+class Trial(Record):
+    """One point of a method's search. `curve` holds the validation accuracy after each epoch."""
+
+    learning_rate: float
+    score: float | None
+    curve: tuple[float, ...] = ()
+    pruned: bool = False
+    seconds: float = 0.0
+    cause: str = ""
+
+
+class SeedFit(Record):
+    seed: int
+    validation_accuracy: float
+    test_accuracy: float | None = None
+    seconds: float = 0.0
+    epochs: int = 0
+    """that were run; fewer than asked if it stopped early"""
+    seconds_to_99: float = 0.0
+    """of training, until the end of the first epoch that scored 99% of the best one"""
+    artifact: str = ""
+
+
+class Search(Record):
+    """The ledger of one method: what its budget was, what was done with it, and what came out."""
+
+    method: Use
+    trials_asked: int
+    trials: tuple[Trial, ...]
+    seeds_asked: int
+    seeds: tuple[SeedFit, ...]
+    learning_rate: float | None
+    seconds: float
+    peak_memory_mb: float = 0.0
+    notes: tuple[str, ...] = ()
+    cause: str = ""
+    """why the method failed as a whole, if it did"""
+
+
+class Baseline(Record):
+    """A rule that needs no tuning, scored on the same test rows; or the cause why it could not be."""
+
+    name: str
+    title: str
+    """its name in words, `TF-IDF + logistic regression`"""
+    readings: dict[str, Reading] = Field(default_factory=dict)
+    predictions: tuple[int, ...] = ()
+    """label index of every test row"""
+    note: str = ""
+    """what was chosen on the validation rows"""
+    cause: str = ""
+
+
+class Step(Record):
+    """One line of the run's ledger of steps."""
+
+    step: str
+    part: str
+    key: str
+    seconds: float
+    start_seconds: float
+    peak_memory_mb: float
+    reused: bool
+    cause: str = ""
+
+
+class Rejection(Record):
+    candidate: str
+    reason: str
+
+
+class Choice(Record):
+    """What `choose` concludes. `picked` is None when nothing is inside the limits; `sentence` says it in words."""
+
+    picked: str | None
+    runner_up: str | None
+    binding_limit: str | None
+    rejected: tuple[Rejection, ...]
+    sentence: str
+    tied: tuple[str, ...] = ()
+    """candidates whose quality cannot be told apart from the best one's"""
+    unbeaten_baselines: tuple[str, ...] = ()
+    """baselines that the picked candidate (or, with none picked, the most accurate one) does not beat"""
+
+
+class DataFacts(Record):
+    """What was found in the user's rows, and what was done about it."""
+
+    labels: tuple[str, ...]
+    rows: dict[str, int]
+    text: str
+    label: str
+    notes: tuple[str, ...] = ()
+    sources: dict[str, str] = Field(default_factory=dict)
+
+
+class Plan(Record):
+    """What a run would do, before it does it."""
+
+    study: Study
+    data: DataFacts
+    candidates: tuple[Candidate, ...]
+    base: dict[str, Any]
+    forecast: dict[str, dict[str, Any]]
+    """method label → minutes of one fit, of the whole search at most, and peak memory"""
+
+
+class Result(Record):
+    """Everything a run found out; `result.json` in the run folder. Report, choose and ship read nothing else."""
+
+    study: Study
+    data: DataFacts
+    machine: dict[str, Any]
+    rows: tuple[Row, ...]
+    searches: tuple[Search, ...]
+    steps: tuple[Step, ...]
+    choice: Choice
+    predictions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """candidate name → predicted label index of every test row"""
+    baselines: tuple[Baseline, ...] = ()
+    truth: tuple[int, ...] = ()
+    version: str = ""
+    created: str = ""
+    seconds: float = 0.0
+
+    def row(self, name: str) -> Row:
+        return next(row for row in self.rows if row.name == name)
+
+    @property
+    def readings(self) -> Readings:
+        """Every reading of every candidate."""
+        return Readings({"candidate": row.name, **reading.model_dump()} for row in self.rows for reading in row.readings.values())
+
+
+class Readings(tuple[dict[str, Any], ...]):
+    """Readings as flat records: candidate, name, value, unit, better, n, low, high, interval, note."""
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with one line per reading."""
+        import pandas
+
+        return pandas.DataFrame(list(self))
