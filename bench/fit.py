@@ -134,8 +134,9 @@ def fit(method: str) -> dict[str, Any]:
         made = search.fitter(study.tune[0], study, base, rows, store)(1e-3, 0, ())
         line = {name: made.facts[name] for name in ("rows_per_s", "tokens_per_s", "precision", "train_seconds")}
         line["peak_memory_mb"] = made.peak_memory_mb
-        if method == "head":  # the features are a part of the price, and made once for all trials
-            features = sum(parent.seconds for parent in map(store.seen, made.parents) if parent and parent.step == "features")
+        if method == "head":  # the features are a part of the price; loading the model is not, as with the peer's timed steps
+            features = sum(parent.facts["pass_seconds"] for parent in map(store.seen, made.parents)
+                           if parent and parent.step == "features")
             passes = study.tune[0].config["passes"]
             line["rows_per_s"] = ROWS * passes * study.budget.trials / (features + made.facts["train_seconds"])
         else:
@@ -163,47 +164,11 @@ def _embeddings(folder: Path) -> int:
 
 def language_model(steps: int) -> dict[str, Any]:
     """LoRA on GPT-2-small's shape, random weights, 8 × 256 tokens: the loop's pieces and the chunked loss."""
-    from trimtune.process import Worker
-
-    with Worker() as worker:
-        line = worker.call(_language_model_steps, steps)
-        return {**line, "peak_memory_mb": worker.peak_memory_mb()}
-
-
-def _language_model_steps(steps: int, warmup: int = 2) -> dict[str, Any]:
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    from trimtune.tune import dropout, fused_lora, precision
-    from trimtune.tune.loss import chunked
-    from trimtune.tune.optimizer import Masters
-    from trimtune.tune.trainable import trained
-
-    torch.manual_seed(0)
-    base = GPT2LMHeadModel(GPT2Config(attn_implementation="eager"))
-    ids = torch.randint(0, base.config.vocab_size, (256, 256))
-    dropout.silence_frozen(base)
-    settings = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, lora_dropout=0.1, target_modules=["c_attn"],
-                          fan_in_fan_out=True)
-    model = get_peft_model(base, settings)
-    dropout.quicken(model, 0)
-    fused_lora.fuse(model, 0)
-    parameters = list(trained(model).values())
-    originals = [parameter.detach().clone() for parameter in parameters]
-    chosen = precision.choose("auto")
-    model.to(precision.dtype(chosen)).train()
-    masters = Masters(parameters, originals, 1e-3, steps + warmup)
-    inner = model.base_model.model
-    started = 0.0
-    for step in range(steps + warmup):
-        if step == warmup:
-            started = time.perf_counter()
-        batch = ids[8 * step:8 * step + 8]
-        hidden = inner.transformer(batch, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
-        chunked(hidden, inner.lm_head.weight, batch[:, 1:].flatten()).backward()
-        masters.step()
-    return {"tokens_per_s": steps * 8 * 256 / (time.perf_counter() - started), "precision": chosen}
+    command = [sys.executable, str(HERE / "lm.py"), "--steps", str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"bench/lm.py failed:\n{done.stderr[-2000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def search_against(asked: argparse.Namespace) -> dict[str, Any]:

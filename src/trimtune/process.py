@@ -203,7 +203,8 @@ def memory_mb() -> float:
 
 def place() -> dict[str, str | int]:
     """What tells timings of one machine from those of another, for the keys of steps that time something."""
-    return {"processor": platform.processor() or platform.machine(), "node": platform.node(), "threads": threads()}
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*"))) if os.environ.get("CUDA_VISIBLE_DEVICES") != "" else 0
+    return {"processor": platform.processor() or platform.machine(), "node": platform.node(), "threads": threads(), "gpus": gpus}
 
 
 def _end_with_parent() -> None:

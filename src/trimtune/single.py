@@ -22,7 +22,8 @@ from trimtune.tune import search
 from trimtune.tune.parallel import launched
 
 METRICS = "metrics.json"
-_FACTS = ("rows_per_s", "tokens_per_s", "epochs_run", "curve", "precision", "parameters", "trained_parameters")
+_FACTS = ("rows_per_s", "tokens_per_s", "epochs_run", "curve", "losses", "device", "precision", "parameters",
+          "trained_parameters")
 
 
 def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", config: dict[str, Any] | None = None,

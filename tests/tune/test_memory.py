@@ -31,6 +31,49 @@ def test_a_fit_that_cannot_fit_says_so_beforehand_and_what_would(model):
         memory.rows_at_once(model, 32, 256, torch.float32, limit_mb=100)
 
 
+def test_where_one_row_does_not_fit_blocks_are_recomputed(model):
+    weights, one_row = memory.needed_mb(model, 1, 256, torch.float32)
+    _, recomputed = memory.needed_mb(model, 1, 256, torch.float32, recomputed=True)
+    assert recomputed < 0.6 * one_row  # of two blocks
+    assert memory.rows_at_once(model, 32, 256, torch.float32, weights + 1.01 * one_row) == 1
+    assert not model.is_activation_checkpointing
+    assert memory.rows_at_once(model, 32, 256, torch.float32, weights + 0.99 * one_row) == 1
+    assert model.is_activation_checkpointing
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "ia3", "prompt"])
+def test_recomputed_blocks_give_the_same_gradients(method, small):
+    """Of the real model, with the method's dropout: the random numbers are those of the first run."""
+    from trimtune import parts
+    from trimtune.tune.trainable import trained
+
+    study, _, base, _ = small
+    part, task = parts.load("method", method), parts.load("task", study.task)
+    found = []
+    for again in (False, True):
+        model = loop.prepared(task, part, part.Config(), base.folder, seed=0)
+        if again:
+            memory.recompute(model)
+        loop.set_seed(1)
+        ids = torch.arange(1000, 1024).view(2, 12)
+        model.train()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.square().sum().backward()
+        found.append({name: parameter.grad for name, parameter in trained(model).items()})
+    assert any(gradient.abs().max() > 0 for gradient in found[0].values())
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_prefix_is_not_recomputed(small):
+    from trimtune import parts
+
+    study, _, base, _ = small
+    part = parts.load("method", "prefix")
+    model = loop.prepared(parts.load("task", study.task), part, part.Config(), base.folder, seed=0)
+    with pytest.raises(StepFailed, match="out of memory"):
+        memory.rows_at_once(model, 32, 256, torch.float32, memory.needed_mb(model, 1, 256, torch.float32)[0] + 1)
+    assert not model.is_activation_checkpointing
+
+
 @pytest.mark.parametrize("at_once", [1, 3, 5])
 def test_accumulated_gradients_equal_the_whole_batch(model, at_once):
     """Rows of unlike lengths: the mean over the rows, not the mean of the pieces' means."""

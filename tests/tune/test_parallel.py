@@ -84,6 +84,8 @@ def test_two_processes_make_the_fit_of_one(method: str, more: list[str], rows: P
     one, two = (tune(rows, tmp_path / str(processes), processes, method, *more) for processes in (1, 2))
     for name in ("curve", "accuracy", "epochs_run", "trained_parameters"):
         assert one[name] == two[name]
+    assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)
+    assert one["losses"][0] > one["losses"][1]
     assert max(one["curve"]) > 0.4, "three classes: it learned something"
     file = "adapter/adapter_model.safetensors" if method == "lora" else "model.safetensors"
     alone, together = (load_file(tmp_path / name / file) for name in ("1", "2"))

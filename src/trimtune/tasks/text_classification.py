@@ -113,7 +113,8 @@ def loss(logits_BC: torch.Tensor, labels_B: torch.Tensor, weights_C: torch.Tenso
     """
     import torch
 
-    return torch.nn.functional.cross_entropy(logits_BC.float(), labels_B, weight=weights_C, reduction="none").mean()
+    weights = None if weights_C is None else weights_C.to(logits_BC.device)
+    return torch.nn.functional.cross_entropy(logits_BC.float(), labels_B, weight=weights, reduction="none").mean()
 
 
 def class_weights(kind: str, labels: Sequence[int], classes: int) -> torch.Tensor | None:

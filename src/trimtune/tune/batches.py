@@ -42,7 +42,8 @@ def padding(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
     return 1 - sum(lengths[row] for batch in batches for row in batch) / padded
 
 
-def pad(ids: Sequence[Sequence[int]], batch: Sequence[int], pad_id: int) -> dict[str, torch.Tensor]:
+def pad(ids: Sequence[Sequence[int]], batch: Sequence[int], pad_id: int,
+        device: torch.device | None = None) -> dict[str, torch.Tensor]:
     """`input_ids` and `attention_mask`, int64 [B, T], T the longest row of the batch; padded on the right."""
     import torch
 
@@ -53,7 +54,7 @@ def pad(ids: Sequence[Sequence[int]], batch: Sequence[int], pad_id: int) -> dict
         length = len(ids[row])
         input_ids[at, :length] = torch.as_tensor(ids[row], dtype=torch.long)
         mask[at, :length] = 1
-    return {"input_ids": input_ids, "attention_mask": mask}
+    return {"input_ids": input_ids.to(device), "attention_mask": mask.to(device)}
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

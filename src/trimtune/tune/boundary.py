@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trimtune import parts
 from trimtune.process import emit, memory_mb
 from trimtune.study import data
-from trimtune.tune import batches, precision
+from trimtune.tune import batches, device, precision
 from trimtune.tune.layers import layers_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int,
     from safetensors.torch import save_file
 
     part, splits = parts.load("task", task), data.load(rows)
-    model = part.load_base(base).eval().requires_grad_(False).to(precision.dtype(precision_))
+    model = part.load_base(base).eval().requires_grad_(False).to(device.here(), precision.dtype(precision_))
     tokenizer = part.load_tokenizer(base)
     below = len(layers_of(model)) - top_layers
     if below <= 0:
@@ -68,13 +68,13 @@ def feeds(model: torch.nn.Module, folder: Path, top_layers: int, feed: Feed, val
     from safetensors.torch import load_file
 
     stored, layers = load_file(folder / FILE), layers_of(model)
-    run_from, dtype = enter(layers, len(layers) - top_layers), next(layers[-1].parameters()).dtype
+    run_from, like = enter(layers, len(layers) - top_layers), next(layers[-1].parameters())
 
     def fed(whole: Feed, states: torch.Tensor) -> Feed:
         rows = states.split(whole.lengths)
 
         def logits(batch: Sequence[int]) -> torch.Tensor:
-            run_from(padded([rows[row] for row in batch]).to(dtype))  # of another process's choice under torchrun
+            run_from(padded([rows[row] for row in batch]).to(like))  # of another process's choice under torchrun
             return whole.logits(batch)
 
         return replace(whole, logits=logits)
@@ -161,10 +161,10 @@ def _of(model: Any, seen: list[torch.Tensor], ids: list[list[int]], batch_size: 
     found: list[torch.Tensor] = [torch.empty(0)] * len(ids)
     done = 0
     for batch in batches.by_length([len(row) for row in ids], batch_size):
-        model(**batches.pad(ids, batch, pad_id))
+        model(**batches.pad(ids, batch, pad_id, device.of(model)))
         states = seen.pop()
         for at, row in enumerate(batch):
-            found[row] = states[at, :len(ids[row])].clone()
+            found[row] = states[at, :len(ids[row])].clone().cpu()
         done += len(batch)
         emit("progress", text=f"states of {name}", done=done, total=len(ids))
     return torch.cat(found)

@@ -102,7 +102,7 @@ class Checkpoints:
             tensors |= {f"generator.{rank}.{name}": state for name, state in generators.items()}
         if self.team.rank:
             return
-        facts = dataclasses.asdict(dataclasses.replace(fitted, best=[]))
+        facts = dataclasses.asdict(dataclasses.replace(fitted, best=[], loss_sum=float(fitted.loss_sum)))
         told = {"step_count": masters.step_count, "fitted": facts, "python": random.getstate(), "numpy": _numpy_generator(),
                 "seconds": self.spent_seconds + time.monotonic() - self.started, "peak_mb": max(self.peak_mb, peak_memory_mb())}
         fresh = self.folder / "fresh"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from trimtune.process import emit
 from trimtune.records import Artifact, Use
 from trimtune.store import Store
 from trimtune.study import data
-from trimtune.tune import batches, boundary, precision
+from trimtune.tune import batches, boundary, device, first_token, precision
 from trimtune.tune.trainable import head_of
 
 if TYPE_CHECKING:
@@ -43,21 +44,25 @@ def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int,
             precision_: str) -> dict[str, Any]:
     """Write `features.safetensors`: per split the head's input for each row, float32 [N, D] (or [N, 1, D]).
 
-    Returns the facts: rows and features per row.
+    Returns the facts: rows, features per row, and the seconds of the passes themselves.
     """
     import torch
     from safetensors.torch import save_file
 
     part = parts.load("task", task)
-    model = part.load_base(base).eval().to(precision.dtype(precision_))
+    model = part.load_base(base).eval()
+    first_token.narrow(model)
+    model.to(device.here(), precision.dtype(precision_))
     tokenizer = part.load_tokenizer(base)
-    found, splits = {}, data.load(rows)
+    found, splits, started = {}, data.load(rows), time.perf_counter()
     for name, split in (("train", splits.train), ("validation", splits.validation)):
         ids = tokenizer(split.texts, truncation=True, max_length=max_length)["input_ids"]
         with torch.inference_mode():
             found[name] = _of(model, ids, batch_size, tokenizer.pad_token_id, name)
+    seconds = time.perf_counter() - started
     save_file(found, folder / FILE)
-    return {"rows": sum(len(value) for value in found.values()), "features": found["train"].shape[-1], "precision": precision_}
+    return {"rows": sum(len(value) for value in found.values()), "features": found["train"].shape[-1], "precision": precision_,
+            "pass_seconds": seconds}
 
 
 def _of(model: torch.nn.Module, ids: list[list[int]], batch_size: int, pad_id: int, name: str) -> torch.Tensor:
@@ -68,9 +73,9 @@ def _of(model: torch.nn.Module, ids: list[list[int]], batch_size: int, pad_id: i
     rows_seen: list[int] = []
     parts_seen: list[torch.Tensor] = []
     for batch in batches.by_length([len(row) for row in ids], batch_size):
-        inputs = batches.pad(ids, batch, pad_id)
+        inputs = batches.pad(ids, batch, pad_id, device.of(model))
         logits = model(**inputs).logits
-        parts_seen.append(_what_counts(head, seen.pop(), logits, inputs["attention_mask"]).float())
+        parts_seen.append(_what_counts(head, seen.pop(), logits, inputs["attention_mask"]).float().cpu())
         rows_seen += batch
         emit("progress", text=f"features of {name}", done=len(rows_seen), total=len(ids))
     hook.remove()
@@ -83,10 +88,10 @@ def _what_counts(head: torch.nn.Module, x: torch.Tensor, logits_BC: torch.Tensor
     """The part of the head's input that decides the logits: all of [B, D], or one position of [B, T, D], found by trying."""
     import torch
 
-    if x.ndim == 2:
+    if x.ndim == 2 or x.shape[1] == 1:
         return x
     last = mask_BT.sum(1) - 1
-    for kept in (x[:, :1], x[torch.arange(len(x)), last][:, None]):
+    for kept in (x[:, :1], x[torch.arange(len(x), device=x.device), last][:, None]):
         if torch.allclose(logits_of(head, kept).float(), logits_BC.float(), atol=1e-2):
             return kept
     raise ValueError("this model's head looks at more than one position of the text; its features can't be stored")

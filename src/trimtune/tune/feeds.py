@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.study import data
-from trimtune.tune import batches, features, trainable
+from trimtune.tune import batches, device, features, trainable
 
 if TYPE_CHECKING:
     import torch
@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Feed:
-    """Rows that a model can be asked about: `logits(rows)` is [B, C] for a list of row indices."""
+    """Rows that a model can be asked about: `logits(rows)` is [B, C] for a list of row indices. `tokens` are those they use."""
 
     lengths: list[int]
     labels: torch.Tensor
     logits: Callable[[Sequence[int]], torch.Tensor]
+    tokens: frozenset[int] = frozenset()
+
+    def answered(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits [B, C] and labels [B], where the model lies."""
+        logits = self.logits(rows)
+        return logits, self.labels[rows].to(logits.device)
 
 
 def token_feed(model: torch.nn.Module, split: data.Split, tokenizer: Any, max_length: int) -> Feed:
@@ -31,10 +37,10 @@ def token_feed(model: torch.nn.Module, split: data.Split, tokenizer: Any, max_le
     pad_id = tokenizer.pad_token_id
 
     def logits(batch: Sequence[int]) -> torch.Tensor:
-        out: torch.Tensor = model(**batches.pad(ids, batch, pad_id)).logits
+        out: torch.Tensor = model(**batches.pad(ids, batch, pad_id, device.of(model))).logits
         return out
 
-    return Feed([len(row) for row in ids], torch.tensor(split.labels), logits)
+    return Feed([len(row) for row in ids], torch.tensor(split.labels), logits, frozenset().union(*ids))
 
 
 def feature_feeds(model: torch.nn.Module, folder: Path, splits: data.Rows) -> tuple[Feed, Feed]:
@@ -45,7 +51,9 @@ def feature_feeds(model: torch.nn.Module, folder: Path, splits: data.Rows) -> tu
     stored, head = load_file(folder / features.FILE), trainable.head_of(model)
 
     def feed(name: str, split: data.Split) -> Feed:
-        x = stored[name]
-        return Feed([1] * len(split.labels), torch.tensor(split.labels), lambda batch: features.logits_of(head, x[list(batch)]))
+        def logits(batch: Sequence[int]) -> torch.Tensor:
+            return features.logits_of(head, stored[name][list(batch)].to(device.of(head)))
+
+        return Feed([1] * len(split.labels), torch.tensor(split.labels), logits)
 
     return feed("train", splits.train), feed("validation", splits.validation)

@@ -6,6 +6,7 @@ first share of the steps, then linear to zero. Gradients are clipped to norm 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ class Masters:
         self.reduce = reduce
         self.working = list(parameters)
         self.apart = any(parameter.dtype != torch.float32 for parameter in self.working)
-        self.masters = [torch.nn.Parameter(original.detach().clone()) for original in originals] if self.apart else self.working
+        self.masters = ([torch.nn.Parameter(original.detach().to(parameter.device, copy=True))
+                         for original, parameter in zip(originals, self.working, strict=True)] if self.apart else self.working)
         decayed = [master for master in self.masters if master.ndim > 1]
         plain = [master for master in self.masters if master.ndim <= 1]
         self.optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": WEIGHT_DECAY},
@@ -72,6 +74,10 @@ class Masters:
                 torch._foreach_copy_([*self.working], [*self.masters])
             for working in self.working:
                 working.grad = None
+
+    def decay(self, steps: int) -> float:
+        """What the first `steps` steps leave of a decayed weight that had no gradient."""
+        return math.prod(1 - self.learning_rate * scale_at(step, self.steps) * WEIGHT_DECAY for step in range(steps))
 
     def snapshot(self) -> list[torch.Tensor]:
         return [master.detach().clone() for master in self.masters]

@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from trimtune.tune import device
+
 if TYPE_CHECKING:
     import torch
 
@@ -64,7 +66,7 @@ class Team:
         for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
-    def total(self, count: int) -> int:
+    def total(self, count: float) -> float:
         """The sum over the processes."""
         return sum(self.gathered(count)) if self.size > 1 else count
 
@@ -96,14 +98,19 @@ def join(processes: int) -> Team:
 
     if processes == 1:
         return ALONE
+    device.here()  # before the processes meet: each takes its GPU
     torch.distributed.init_process_group()
     return Team(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 
 def spread(model: torch.nn.Module, dtype: torch.dtype, team: Team) -> Callable[[Sequence[torch.Tensor]], None] | None:
-    """Make `model` ready to train in `dtype` with this team; returns what each step must do with the gradients, if anything."""
+    """Put `model` on this process's device, ready to train in `dtype` with this team.
+
+    Returns what each step must do with the gradients, if anything.
+    """
     import torch
 
+    model.to(device.here())
     if team.size == 1:
         model.to(dtype)
         return None
@@ -121,8 +128,7 @@ def shard(model: torch.nn.Module, dtype: torch.dtype) -> None:
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    device = next(model.parameters()).device.type
-    mesh = torch.distributed.device_mesh.init_device_mesh(device, (torch.distributed.get_world_size(),))
+    mesh = torch.distributed.device_mesh.init_device_mesh(device.of(model).type, (torch.distributed.get_world_size(),))
     for layers in [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]:
         for block in layers:
             fully_shard(block, mesh=mesh, mp_policy=policy)

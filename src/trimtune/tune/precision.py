@@ -14,6 +14,7 @@ from trimtune import parts
 from trimtune.process import place
 from trimtune.records import Study
 from trimtune.store import Store
+from trimtune.tune import device
 
 if TYPE_CHECKING:
     import torch
@@ -23,17 +24,20 @@ _SHAPE = (768, 384, 1536)
 
 
 def gflops(dtype: torch.dtype, seconds: float = 0.1) -> float:
-    """GFLOP/s of `x @ w.T` in `dtype` with the threads that torch has, timed for about `seconds`."""
+    """GFLOP/s of `x @ w.T` in `dtype` on this process's device, timed for about `seconds`."""
     import torch
 
-    rows, inner, columns = _SHAPE
-    x, w = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
+    at, (rows, inner, columns) = device.here(), _SHAPE
+    x, w = torch.randn(rows, inner).to(at, dtype), torch.randn(columns, inner).to(at, dtype)
     for _ in range(3):
         torch.nn.functional.linear(x, w)
+    device.wait(at)
     count, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
-        torch.nn.functional.linear(x, w)
-        count += 1
+        for _ in range(10):
+            torch.nn.functional.linear(x, w)
+        device.wait(at)
+        count += 10
     return 2 * rows * inner * columns * count / (time.perf_counter() - started) / 1e9
 
 
