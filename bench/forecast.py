@@ -1,6 +1,6 @@
 """What `plan` forecasts for a fit against what the fit then took: minutes and peak memory, per method.
 
-    python bench/forecast.py                       # helpdesk, 3 epochs, the five default methods
+    python bench/forecast.py                       # helpdesk, 3 epochs, the five default methods and top_k_layers
     python bench/forecast.py --methods lora,full --epochs 2
 
 Prints a table and writes bench/results/forecast.json.

@@ -44,12 +44,17 @@ def main() -> None:
     for method in asked.methods.split(","):
         ways = [(attention, compiled) for attention in ("sdpa", "eager") for compiled in (False, True)]
         tried = {who: [fit(asked, method, who, *way) for way in ways] for who in ("ours", "peer")}
+        report[method] = {"tried": tried}
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         best = {who: max(lines, key=lambda line: line.get("tokens_per_s", 0.0)) for who, lines in tried.items()}
         rounds = [{who: fit(asked, method, who, line["attention"], line["compile"]) for who, line in best.items()}
                   for _ in range(asked.rounds)]
+        if any("cause" in line for both in rounds for line in both.values()):
+            print(f"{method}: no ratio, since a fit failed")
+            continue
         memory = "device_memory_mb" if "device_memory_mb" in rounds[0]["ours"] else "peak_memory_mb"
-        report[method] = {
-            "tried": tried, "rounds": rounds,
+        report[method] |= {
+            "rounds": rounds,
             "times_best": statistics.median(both["ours"]["tokens_per_s"] / both["peer"]["tokens_per_s"] for both in rounds),
             "memory_ratio": rounds[0]["ours"][memory] / rounds[0]["peer"][memory],
             "mfu": {who: statistics.median(both[who]["tokens_per_s"] * both[who]["flop_per_token"] / (peak * 1e12)
@@ -70,7 +75,7 @@ def fit(asked: argparse.Namespace, method: str, who: str, attention: str, compil
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     told = {"attention": attention, "compile": compiled}
     if done.returncode:
-        told["cause"] = done.stderr.strip().splitlines()[-1][:300]
+        told["cause"] = ([*done.stderr.strip().splitlines()] or [f"exit status {done.returncode}"])[-1][:300]
     else:
         told |= json.loads(done.stdout.splitlines()[-1])
     said = told.get("tokens_per_s", told.get("cause"))

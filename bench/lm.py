@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("--recompute", action="store_true", help="activation checkpointing")
     parser.add_argument("--peer", action="store_true", help="transformers.Trainer + peft on the same")
     asked = parser.parse_args()
+    if asked.warmup < 1:
+        parser.error("--warmup: at least one step, from whose end the clock runs")
     torch.manual_seed(0)
     settings = dict(SHAPES[asked.shape])
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.metadata
 import multiprocessing
 import os
 import platform
@@ -203,8 +204,10 @@ def memory_mb() -> float:
 
 def place() -> dict[str, str | int]:
     """What tells timings of one machine from those of another, for the keys of steps that time something."""
-    gpus = len(list(Path("/dev").glob("nvidia[0-9]*"))) if os.environ.get("CUDA_VISIBLE_DEVICES") != "" else 0
-    return {"processor": platform.processor() or platform.machine(), "node": platform.node(), "threads": threads(), "gpus": gpus}
+    shown = [os.environ.get(name, "-") for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")]
+    gpus = " ".join([*sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*")), *shown])
+    return {"processor": platform.processor() or platform.machine(), "node": platform.node(), "threads": threads(),
+            "torch": importlib.metadata.version("torch"), "gpus": gpus}
 
 
 def _end_with_parent() -> None:

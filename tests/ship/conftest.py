@@ -20,7 +20,7 @@ from trimtune.study import data
 from trimtune.study.uses import defaults
 from trimtune.tasks._base import base_of
 from trimtune.trim._chain import trimmed
-from trimtune.tune import loop
+from trimtune.tune import fitting
 
 RUN = "small"
 
@@ -56,7 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = base_of(study, rows.facts.labels, store)
     settings = {"task": study.task, "model_name": study.model, "method": lora.name, "config": lora.config, "learning_rate": 8e-3,
                 "epochs": 1, "batch_size": 16, "max_length": 48, "precision_": "fp32"}
-    tuned = store.step("tune", "lora", loop.fit, {**settings, "base": base.folder, "rows": stored.folder, "seed": 0},
+    tuned = store.step("tune", "lora", fitting.fit, {**settings, "base": base.folder, "rows": stored.folder, "seed": 0},
                        config=settings, parents=(base, stored))
     lines, predictions = [], {}
     for trims in study.trim:

@@ -8,7 +8,7 @@ from trimtune import parts
 from trimtune.records import Use
 from trimtune.store import Store
 from trimtune.tasks import text_classification as task
-from trimtune.tune import boundary, features, forecast, layers, loop, search, trainable
+from trimtune.tune import boundary, features, fitting, forecast, layers, search, trainable
 
 SMALL = {"distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 4, "n_heads": 4}, "roberta": {}, "mpnet": {},
          "gpt2": {"n_embd": 32, "n_layer": 4, "n_head": 4}, "electra": {"embedding_size": 16},
@@ -94,7 +94,7 @@ def test_a_method_with_top_layers_leaves_all_below_alone(name, small):
     method = parts.load("method", name)
     config = next(made for field in method.Config.model_fields if field in ("k", "layers")
                   for made in [method.Config(**{field: 2})] if method.top_layers(made) == 2)
-    model = loop.prepared(task, method, config, base.folder, seed=0)
+    model = fitting.prepared(task, method, config, base.folder, seed=0)
     assert {key.split("encoder.layer.")[1][0] for key in trainable.trained(model) if "encoder.layer." in key} == {"4", "5"}
     assert not [key for key in trainable.trained(model) if "embeddings" in key]
     untouched = task.load_base(base.folder).state_dict()

@@ -16,7 +16,7 @@ from trimtune.errors import StepFailed
 from trimtune.records import Use
 from trimtune.store import Store
 from trimtune.trim import prune_ffn
-from trimtune.tune import checkpoint, loop, search
+from trimtune.tune import checkpoint, fitting, loop, search
 from trimtune.tune.optimizer import Masters
 
 CLOCK = {"train_seconds", "checkpoint_seconds", "seconds_to_99", "rows_per_s", "tokens_per_s"}
@@ -46,7 +46,7 @@ def killed_after(saves: int, work: Any, folder: Path, **arguments: Any) -> dict[
 
 
 def killed_fit(folder: Path, **arguments: Any) -> dict[str, Any]:
-    return killed_after(4, loop.fit, folder, **arguments)
+    return killed_after(4, fitting.fit, folder, **arguments)
 
 
 def killed_trim(folder: Path, **arguments: Any) -> dict[str, Any]:
@@ -56,21 +56,21 @@ def killed_trim(folder: Path, **arguments: Any) -> dict[str, Any]:
 def short_of_memory(folder: Path, **arguments: Any) -> dict[str, Any]:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + 100 * 2**20,) * 2)
-    return loop.fit(folder, **arguments)
+    return fitting.fit(folder, **arguments)
 
 
 def short_of_disk(folder: Path, **arguments: Any) -> dict[str, Any]:
     """A fit whose files may have 1 MB: its checkpoints don't fit, and nor does its model."""
     os.environ["TRIMTUNE_CHECKPOINT_SECONDS"] = "0"
     resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
-    return loop.fit(folder, **arguments)
+    return fitting.fit(folder, **arguments)
 
 
 def fit_with(work: Any, method: str, small: Any, store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
     study, _, base, rows = small
     study = study.model_copy(update={"fit": study.fit.model_copy(update={"epochs": 2, "max_length": 16})})
     low, high = parts.load("method", method).LEARNING_RATES
-    monkeypatch.setattr(search.loop, "fit", work)
+    monkeypatch.setattr(search.fitting, "fit", work)
     try:
         return search.fitter(use(method), study, base, rows, store)((low * high) ** 0.5, 0, ())
     finally:
@@ -82,14 +82,14 @@ def fit_with(work: Any, method: str, small: Any, store: Store, monkeypatch: pyte
 def test_killed_in_its_middle_it_ends_with_the_same_bytes(method: str, small: Any, tmp_path: Path,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[dict[str, Any]] = []
-    whole = fit_with(loop.fit, method, small, Store(tmp_path / "whole"), monkeypatch)
+    whole = fit_with(fitting.fit, method, small, Store(tmp_path / "whole"), monkeypatch)
     store = Store(tmp_path / "killed")
     with pytest.raises(StepFailed, match="killed"):
         fit_with(killed_fit, method, small, store, monkeypatch)
     left = store.folder / "checkpoints" / whole.folder.name
     assert [int(path.name[:9]) for path in sorted(left.glob("*.safetensors"))] == [3, 4]
     again = Store(tmp_path / "killed", events.append)
-    resumed = fit_with(loop.fit, method, small, again, monkeypatch)
+    resumed = fit_with(fitting.fit, method, small, again, monkeypatch)
     where = "epoch 1, step 4 of 60" if method == "head" else "epoch 2, step 4 of 6"  # 3 batches a pass; the head makes 10
     assert [event["text"] for event in events if event["kind"] == "resumed"] == [f"resumed at {where}"]
     assert resumed.files == whole.files
@@ -117,7 +117,7 @@ def test_out_of_memory_is_a_failure_with_its_cause(small: Any, tmp_path: Path, m
     with pytest.raises(StepFailed, match="out of memory"):
         fit_with(short_of_memory, "full", small, store, monkeypatch)
     assert "out of memory" in store.steps[-1].cause
-    assert fit_with(loop.fit, "head", small, store, monkeypatch).facts["validation_accuracy"] > 0.4  # the study goes on
+    assert fit_with(fitting.fit, "head", small, store, monkeypatch).facts["validation_accuracy"] > 0.4  # the study goes on
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_a_full_disk_stops_no_fit_before_its_model_has_to_be_written(small: Any,
     assert "File too large" in warnings[0]
     progress = [event for event in events if event["kind"] == "progress"]
     assert progress[-1]["done"] == progress[-1]["total"], "the fit itself went on to its end"
-    assert fit_with(loop.fit, "head", small, store, monkeypatch).facts["validation_accuracy"] > 0.4
+    assert fit_with(fitting.fit, "head", small, store, monkeypatch).facts["validation_accuracy"] > 0.4
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from trimtune.errors import StepFailed
-from trimtune.tune import batches, loop, memory
+from trimtune.tune import batches, fitting, loop, memory
 from trimtune.tune.feeds import Feed
 from trimtune.tune.optimizer import Masters
 
@@ -41,22 +41,26 @@ def test_where_one_row_does_not_fit_blocks_are_recomputed(model):
     assert model.is_activation_checkpointing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora", "ia3", "prompt"])
 def test_recomputed_blocks_give_the_same_gradients(method, small):
     """Of the real model, with the method's dropout: the random numbers are those of the first run."""
     from trimtune import parts
+    from trimtune.tune.layers import layers_of
     from trimtune.tune.trainable import trained
 
     study, _, base, _ = small
     part, task = parts.load("method", method), parts.load("task", study.task)
     found = []
     for again in (False, True):
-        model = loop.prepared(task, part, part.Config(), base.folder, seed=0)
+        model = fitting.prepared(task, part, part.Config(), base.folder, seed=0)
         if again:
             memory.recompute(model)
-        loop.set_seed(1)
-        ids = torch.arange(1000, 1024).view(2, 12)
+        fitting.set_seed(1)
+        ids, runs = torch.arange(1000, 1024).view(2, 12), []
+        layers_of(model)[1].attention.register_forward_hook(lambda *_, runs=runs: runs.append(1))
         model.train()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.square().sum().backward()
+        assert len(runs) == (2 if again else 1)
         found.append({name: parameter.grad for name, parameter in trained(model).items()})
     assert any(gradient.abs().max() > 0 for gradient in found[0].values())
     for name, gradient in found[0].items():
@@ -68,7 +72,7 @@ def test_a_prefix_is_not_recomputed(small):
 
     study, _, base, _ = small
     part = parts.load("method", "prefix")
-    model = loop.prepared(parts.load("task", study.task), part, part.Config(), base.folder, seed=0)
+    model = fitting.prepared(parts.load("task", study.task), part, part.Config(), base.folder, seed=0)
     with pytest.raises(StepFailed, match="out of memory"):
         memory.rows_at_once(model, 32, 256, torch.float32, memory.needed_mb(model, 1, 256, torch.float32)[0] + 1)
     assert not model.is_activation_checkpointing

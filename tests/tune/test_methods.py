@@ -6,7 +6,7 @@ import torch
 from trimtune import parts
 from trimtune.study import data
 from trimtune.tasks import text_classification as task
-from trimtune.tune import feeds, loop, trainable
+from trimtune.tune import feeds, fitting, loop, trainable
 from trimtune.tune.optimizer import Masters
 
 OPTIONS = [("p_tuning", {"encoder": "lstm", "hidden": 64}), ("top_k_layers", {"k": 6, "dropout": 0.1}), ("lora", {"dora": True}),
@@ -24,7 +24,7 @@ def fitted(use, small, folder):
     """The model in memory after one epoch in float32, and its folder."""
     _, _, base, rows = small
     method = parts.load("method", use[0])
-    model = loop.prepared(task, method, method.Config(**use[1]), base.folder, seed=0)
+    model = fitting.prepared(task, method, method.Config(**use[1]), base.folder, seed=0)
     splits, before = data.load(rows.folder), {name: value.detach().clone() for name, value in trainable.trained(model).items()}
     feed, validation = (feeds.token_feed(model, split, task.load_tokenizer(base.folder), 48)
                         for split in (splits.train, splits.validation))
@@ -66,7 +66,7 @@ def test_a_tuned_folder_answers_as_the_model_did_in_memory(use, small, tmp_path)
 def test_the_start_is_taken_out_of_the_frozen_weight(init, small):
     _, _, base, _ = small
     method = parts.load("method", "lora")
-    model = loop.prepared(task, method, method.Config(init=init), base.folder, seed=0)
+    model = fitting.prepared(task, method, method.Config(init=init), base.folder, seed=0)
     name = "bert.encoder.layer.0.attention.self.query"
     layer, untouched = model.base_model.model.get_submodule(name), task.load_base(base.folder).get_submodule(name).weight
     assert not torch.allclose(layer.base_layer.weight, untouched, atol=1e-3)

@@ -110,6 +110,8 @@ def test_two_processes_that_are_killed_go_on_as_if_nothing_had_been(method: str,
     done = subprocess.run(command(rows, tmp_path / "killed", 2, method)[:-1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "resumed at epoch" in done.stderr
+    told = [json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8")) for name in ("whole", "killed")]
+    assert told[0]["losses"] == told[1]["losses"]
     whole, killed = ({str(path.relative_to(tmp_path / name)): sha256(path) for path in (tmp_path / name).rglob("*.safetensors")}
                      for name in ("whole", "killed"))
     assert killed == whole

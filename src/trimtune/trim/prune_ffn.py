@@ -152,9 +152,9 @@ def remove(base: Any, blocks: Sequence[Block], scores: Sequence[torch.Tensor], r
 
 def _recover(module: torch.nn.Module, rows_folder: Path, source: Path, wanted: Config, batch_size: int, max_length: int,
              seed: int, task: str, precision_: str, class_weights: str, folder: Path) -> dict[str, Any]:
-    from trimtune.tune import loop
+    from trimtune.tune import fitting
 
-    return loop.recover(module, rows_folder, source, wanted.learning_rate, wanted.epochs, batch_size, max_length, seed, task,
+    return fitting.recover(module, rows_folder, source, wanted.learning_rate, wanted.epochs, batch_size, max_length, seed, task,
                         precision_, class_weights, folder)
 
 

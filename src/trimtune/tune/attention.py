@@ -1,8 +1,8 @@
-"""Which attention is fast here: found by timing each, forward and backward, at the width of the user's rows.
+"""Which attention is fast here: found by timing each kind, forward and backward, at the width of the user's rows.
 
-`eager` writes the attention map out: three products and a softmax. `eager_float32` does so with the softmax in float32, where
-torch's CPU kernels for short rows in bf16 are up to ten times slower. `sdpa` is torch's fused kernel: it needs less memory
-and wins on long rows and on GPUs, but on CPUs its backward pass is slow. They differ in the last digits only.
+`eager` writes the attention map out: three products and a softmax. `eager_float32` does so with the softmax in float32
+(softmax.py). `sdpa` is torch's fused kernel: it needs less memory and wins on long rows and on GPUs, but on CPUs its backward
+pass is slow. They differ in the last digits only.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from trimtune.process import place
 from trimtune.records import Artifact, Study
 from trimtune.store import Store
 from trimtune.study import data
-from trimtune.tune import device, precision
+from trimtune.tune import device, precision, softmax
 
 if TYPE_CHECKING:
     import torch
 
-KINDS = ("eager", "eager_float32", "sdpa")
+KINDS = ("eager", softmax.NAME, "sdpa")
+CLEARLY = 1.1
+"""how many times as fast as `eager` another must be: what is near would be chosen by the moment"""
 
 
 def working_attention(study: Study, precision_: str, base: Artifact, rows: Artifact, store: Store) -> str:
@@ -43,10 +45,12 @@ def time_each(folder: Path, *, base: Path, rows: Path, task: str, batch_size: in
     texts = data.load(rows).train.texts[:1000]
     tokenizer = parts.load("task", task).load_tokenizer(base)
     width = round(statistics.fmean(map(len, tokenizer(texts, truncation=True, max_length=max_length)["input_ids"])))
-    kinds = [kind for kind in KINDS if kind != "eager_float32" or precision_ != "fp32"]  # where it would be `eager`
+    kinds = [kind for kind in KINDS if kind != softmax.NAME or precision_ != "fp32"]  # where it would be `eager`
     found = {kind: round(1000 * seconds(kind, batch_size, heads, width, size // heads, precision.dtype(precision_)), 3)
              for kind in kinds}
-    return {"milliseconds": found, "width": width, "chosen": min(kinds, key=found.__getitem__)}
+    fastest = min(kinds, key=found.__getitem__)
+    chosen = fastest if found[fastest] * CLEARLY < found["eager"] else "eager"
+    return {"milliseconds": found, "width": width, "chosen": chosen}
 
 
 def seconds(kind: str, rows: int, heads: int, width: int, channels: int, dtype: torch.dtype, turns: int = 9) -> float:
@@ -71,34 +75,7 @@ def attend(kind: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tenso
 
     if kind == "sdpa":
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    if kind == "eager_float32":
-        return in_float32(query, key, value, mask, query.shape[-1] ** -0.5)
+    if kind == softmax.NAME:
+        return softmax.attend(query, key, value, mask, query.shape[-1] ** -0.5)
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + mask
     return torch.softmax(scores, -1) @ value
-
-
-def in_float32(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float,
-               dropout: float = 0.0) -> torch.Tensor:
-    """The products in the working format, what is between them in float32."""
-    import torch
-
-    scores = (query @ key.transpose(-1, -2)).float().mul(scaling)
-    map_BHTS = torch.softmax(scores if mask is None else scores.add_(mask), -1).to(query.dtype)
-    return torch.nn.functional.dropout(map_BHTS, dropout) @ value if dropout else map_BHTS @ value
-
-
-def register() -> None:
-    """Make `eager_float32` known to transformers in this process."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import eager_mask
-
-    def attend_heads(layer: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None,
-                     scaling: float | None = None, dropout: float = 0.0, **_: Any) -> tuple[torch.Tensor, None]:
-        groups = query.shape[1] // key.shape[1]  # queries that share a key
-        key, value = (x.repeat_interleave(groups, 1) if groups > 1 else x for x in (key, value))
-        scaling, dropout = scaling or query.shape[-1] ** -0.5, dropout if layer.training else 0.0
-        out = in_float32(query, key, value, attention_mask, scaling, dropout)
-        return out.transpose(1, 2).contiguous(), None
-
-    AttentionInterface.register("eager_float32", attend_heads)
-    AttentionMaskInterface.register("eager_float32", eager_mask)

@@ -94,8 +94,10 @@ def sampled(model: torch.nn.Module, top_layers: int, feed: Feed, chosen: Sequenc
     with torch.no_grad():
         feed.logits(chosen[0])  # the first call pays for allocations
         for batch in chosen:
+            device.wait(device.of(model))
             started = time.perf_counter()
             feed.logits(batch)
+            device.wait(device.of(model))
             seconds += (time.perf_counter() - started) * below / len(layers)
             states[tuple(batch)] = seen[-1]
     hook.remove()

@@ -1,4 +1,4 @@
-"""Checkpoints of a fit: killed at any moment, it goes on and ends, bit for bit, as if nothing had been.
+"""Checkpoints of a fit: killed at any moment, it goes on and ends, bit for bit, as if nothing had been (shown on CPUs).
 
 One file holds all that the rest of the fit follows from: masters, AdamW's moments and counts, the best epoch so far, the
 curve, the model's buffers and the state of every generator (python, numpy, torch). Where in the data it stands follows
@@ -100,9 +100,10 @@ class Checkpoints:
         tensors = {name: whole(value).cpu() for name, value in tensors.items()}
         for rank, generators in enumerate(self.team.gathered(_torch_generators())):
             tensors |= {f"generator.{rank}.{name}": state for name, state in generators.items()}
+        sums = self.team.gathered(float(fitted.loss_sum))
         if self.team.rank:
             return
-        facts = dataclasses.asdict(dataclasses.replace(fitted, best=[], loss_sum=float(fitted.loss_sum)))
+        facts = dataclasses.asdict(dataclasses.replace(fitted, best=[], loss_sum=sums))
         told = {"step_count": masters.step_count, "fitted": facts, "python": random.getstate(), "numpy": _numpy_generator(),
                 "seconds": self.spent_seconds + time.monotonic() - self.started, "peak_mb": max(self.peak_mb, peak_memory_mb())}
         fresh = self.folder / "fresh"
@@ -134,6 +135,7 @@ class Checkpoints:
                 buffer.copy_(tensors[name])
         for name, value in told["fitted"].items():
             setattr(fitted, name, value)
+        fitted.loss_sum = fitted.loss_sum[self.team.rank]
         fitted.best = [like(tensors[f"best.{index}"], master) for index, master in enumerate(masters.masters) if fitted.curve]
         _set_generators(told, tensors, self.team.rank)
         self.spent_seconds, self.peak_mb = told["seconds"], told["peak_mb"]
@@ -201,6 +203,7 @@ def _set_generators(told: dict[str, Any], tensors: dict[str, torch.Tensor], rank
     random.setstate((version, tuple(keys), gauss))
     numpy.random.set_state(tuple(told["numpy"]))  # noqa: NPY002
     torch.set_rng_state(tensors[f"generator.{rank}.cpu"])
-    devices = [tensors[name] for name in sorted(tensors) if name.startswith(f"generator.{rank}.cuda.")]
+    count = sum(name.startswith(f"generator.{rank}.cuda.") for name in tensors)
+    devices = [tensors[f"generator.{rank}.cuda.{index}"] for index in range(count)]
     if devices:
         torch.cuda.set_rng_state_all(devices)

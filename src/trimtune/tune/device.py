@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from trimtune.errors import TrimtuneError
 from trimtune.process import memory_mb
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def here() -> torch.device:
-    """The device of this process."""
+    """The device of this process.
+
+    Raises:
+        TrimtuneError: more processes than GPUs.
+    """
     import torch
 
     if not torch.accelerator.is_available():
@@ -24,6 +29,10 @@ def here() -> torch.device:
     kind = torch.accelerator.current_accelerator()
     assert kind is not None
     device = torch.device(kind.type, int(os.environ.get("LOCAL_RANK", 0)))
+    if device.index >= torch.accelerator.device_count():
+        raise TrimtuneError(f"torchrun: process {device.index} of this machine has no GPU of its own.",
+                            f"Allowed: as many processes per machine as it has GPUs ({torch.accelerator.device_count()}).",
+                            "Start fewer with --nproc-per-node, or set CUDA_VISIBLE_DEVICES= to fit on the CPU.")
     if kind.type != "mps":  # which has one only
         torch.accelerator.set_device_index(device.index)
     return device

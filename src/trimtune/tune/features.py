@@ -44,7 +44,7 @@ def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int,
             precision_: str) -> dict[str, Any]:
     """Write `features.safetensors`: per split the head's input for each row, float32 [N, D] (or [N, 1, D]).
 
-    Returns the facts: rows, features per row, and the seconds of the passes themselves.
+    Returns the facts: rows, features per row, and the seconds of the passes, tokenizing included.
     """
     import torch
     from safetensors.torch import save_file

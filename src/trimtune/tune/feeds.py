@@ -40,7 +40,7 @@ def token_feed(model: torch.nn.Module, split: data.Split, tokenizer: Any, max_le
         out: torch.Tensor = model(**batches.pad(ids, batch, pad_id, device.of(model))).logits
         return out
 
-    return Feed([len(row) for row in ids], torch.tensor(split.labels), logits, frozenset().union(*ids))
+    return Feed([len(row) for row in ids], torch.tensor(split.labels), logits, frozenset({pad_id}).union(*ids))
 
 
 def feature_feeds(model: torch.nn.Module, folder: Path, splits: data.Rows) -> tuple[Feed, Feed]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trimtune.tune.layers import sample
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,13 +23,13 @@ def narrow(model: torch.nn.Module) -> bool:
     block = _last_block(model)
     if block is None:
         return False
-    attention, sample, was_training = block.attention, _sample(model), model.training
+    attention, tokens, was_training = block.attention, sample(model), model.training
     with torch.no_grad():
-        whole = model.eval()(**sample).logits
+        whole = model.eval()(**tokens).logits
         attention.self.forward = _attend_first(attention.self)
         hook = attention.output.register_forward_pre_hook(lambda _, inputs: (inputs[0], inputs[1][:, :1].contiguous()))
         try:
-            same = torch.allclose(model(**sample).logits, whole, atol=1e-4)
+            same = torch.allclose(model(**tokens).logits, whole, atol=1e-4)
         except (RuntimeError, IndexError):  # shapes that another architecture's head or block doesn't take
             same = False
     if not same:
@@ -44,14 +46,6 @@ def _last_block(model: torch.nn.Module) -> Any:
     wanted = ("query", "key", "value", "attention_head_size", "scaling", "layer_idx", "config")
     known = hasattr(attention, "output") and all(hasattr(getattr(attention, "self", None), name) for name in wanted)
     return block if known else None
-
-
-def _sample(model: Any) -> dict[str, torch.Tensor]:
-    """Two short rows, one of them padded."""
-    import torch
-
-    ids = torch.arange(1, 13).view(2, 6) % model.config.vocab_size
-    return {"input_ids": ids, "attention_mask": torch.tensor([[1] * 6, [1] * 4 + [0] * 2])}
 
 
 def _attend_first(layer: Any) -> Any:

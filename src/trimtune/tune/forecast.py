@@ -19,9 +19,8 @@ from trimtune.process import peak_memory_mb, place
 from trimtune.records import Artifact, Study, Use
 from trimtune.store import Store
 from trimtune.study import data
-from trimtune.tune import batches, boundary, device, feeds, heap, loop, memory, precision, trainable, vocabulary
+from trimtune.tune import batches, boundary, device, feeds, fitting, heap, memory, precision, trainable
 from trimtune.tune.attention import working_attention
-from trimtune.tune.optimizer import Masters
 from trimtune.tune.parallel import ALONE
 from trimtune.tune.precision import working_precision
 from trimtune.tune.search import BEYOND
@@ -67,16 +66,14 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     started = time.perf_counter()
     heap.prepare()
     part, settings = parts.load("task", task), parts.load("method", method)
-    model = loop.prepared(part, settings, settings.Config(**config), base, seed=0, attention=attention_)
+    model = fitting.prepared(part, settings, settings.Config(**config), base, seed=0, attention=attention_)
     splits, tokenizer = data.load(rows), part.load_tokenizer(base)
     feed, validation = (feeds.token_feed(model, split, tokenizer, max_length) for split in (splits.train, splits.validation))
-    table = vocabulary.narrow(model, feed.tokens | validation.tokens)
-    originals = [parameter.detach().clone() for parameter in trainable.trained(model).values()]
-    place_ = device.here()
-    model.to(place_, precision.dtype(precision_))
+    learning = trainable.Learning(model, feed.tokens | validation.tokens, precision.dtype(precision_))
+    place_ = device.of(model)
     on_features = getattr(settings, "ON_FEATURES", False)
     at_once = 0 if on_features else memory.rows_at_once(model, batch_size, max(feed.lengths), precision.dtype(precision_))
-    masters = Masters(list(trainable.trained(model).values()), originals, 1e-6, 1000)
+    masters = learning.masters(1e-6, 1000)
     plan = sorted(batches.order(feed.lengths, batch_size, 0, 0), key=lambda batch: max(feed.lengths[row] for row in batch))
     chosen = sorted({len(plan) * at // _STEPS for at in range(_STEPS)} | {len(plan) - 1})
     beside, below_seconds, timed = time.perf_counter() - started, 0.0, [plan[at] for at in chosen]
@@ -103,10 +100,8 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     took, fresh_forward = _seconds(answer, timed)
     forward = _line(sizes, took)
     started = time.perf_counter()
-    values = dict(zip(trainable.trained(model), masters.snapshot(), strict=True))
-    if table:
-        values[table.name] = table.full(values[table.name], masters.decay(masters.step_count))
-    trainable.save(folder, base, model, values, dict(zip(values, originals, strict=True)), part, model_name)
+    values = learning.values(masters.snapshot(), masters.decay(masters.step_count))
+    trainable.save(folder, base, model, values, dict(zip(values, learning.originals, strict=True)), part, model_name)
     beside += time.perf_counter() - started
     for path in sorted(folder.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
@@ -114,10 +109,14 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     validated = sum(forward(_positions(validation.lengths, batch)) for batch in asked)
     passed = sum(forward(_positions(feed.lengths, batch)) for batch in plan)
     below = below_seconds / sum(forward(size) for size in sizes) if top_layers is not None else 1.0
-    beside += fresh_train * _widths(feed.lengths, plan) + fresh_forward * _widths(validation.lengths, asked)
+    features = below * (validated + passed)
+    if on_features:  # the features' step alone meets the widths
+        features += fresh_forward * (_widths(feed.lengths, plan) + _widths(validation.lengths, asked))
+    else:
+        beside += fresh_train * _widths(feed.lengths, plan) + fresh_forward * _widths(validation.lengths, asked)
     memory_mb = peak_memory_mb() * (1.0 if on_features else GROWTH)
     return {"epoch_seconds": validated + sum(train(_positions(feed.lengths, batch)) for batch in plan),
-            "features_seconds": below * (validated + passed), "beside_seconds": beside, "on_states": below_seconds > 0,
+            "features_seconds": features, "beside_seconds": beside, "on_states": below_seconds > 0,
             "tokens": sum(feed.lengths), "rows_at_once": at_once, "memory_mb": memory_mb}
 
 

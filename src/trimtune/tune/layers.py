@@ -48,3 +48,11 @@ def top(model: Any, count: int) -> list[torch.nn.Module]:
     inside = list(model.base_model.children())
     at = next(index for index, child in enumerate(inside) if any(module is layers for module in child.modules()))
     return [*layers[-count:], *inside[at + 1:], *(child for child in model.children() if child is not model.base_model)]
+
+
+def sample(model: Any) -> dict[str, torch.Tensor]:
+    """Tokens to try a model with: two short rows, one of them padded."""
+    import torch
+
+    ids = torch.arange(1, 13).view(2, 6) % model.config.vocab_size
+    return {"input_ids": ids, "attention_mask": torch.tensor([[1] * 6, [1] * 4 + [0] * 2])}

@@ -20,7 +20,7 @@ from trimtune.errors import StepFailed
 from trimtune.records import Artifact, Study, Use
 from trimtune.results import Search, SeedFit, Trial
 from trimtune.store import Store
-from trimtune.tune import features, loop
+from trimtune.tune import features, fitting
 from trimtune.tune.attention import working_attention
 from trimtune.tune.cost import features_seconds
 from trimtune.tune.precision import working_precision
@@ -154,7 +154,7 @@ def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Sto
         if processes > 1:
             config["processes"] = processes
         arguments = {**config, **stored, "base": base.folder, "rows": rows.folder, "seed": seed}
-        return store.step("tune", method.name, loop.fit, arguments, config=config, parents=parents, seed=seed, code=code)
+        return store.step("tune", method.name, fitting.fit, arguments, config=config, parents=parents, seed=seed, code=code)
 
     return fit_at
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from trimtune.errors import TrimtuneError
 from trimtune.store import link_tree
 from trimtune.tasks.text_classification import HEADS
+from trimtune.tune import parallel, vocabulary
+from trimtune.tune.optimizer import Masters
+from trimtune.tune.parallel import ALONE, Team
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +40,33 @@ def head_of(model: torch.nn.Module) -> torch.nn.Module:
 def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The parameters that learn, by name, in the model's order."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+class Learning:
+    """What learns in a model that is made ready for it: on this process's device, in its working format, with the float32
+    values that it starts from, and its token embedding cut to `tokens`."""
+
+    def __init__(self, model: torch.nn.Module, tokens: Iterable[int], dtype: torch.dtype, team: Team = ALONE) -> None:
+        self.table = vocabulary.narrow(model, tokens)
+        self.names = list(trained(model))
+        self.originals = [parameter.detach().clone() for parameter in trained(model).values()]
+        self.reduce = parallel.spread(model, dtype, team)
+        self.parameters = list(trained(model).values())
+
+    def masters(self, learning_rate: float, steps: int) -> Masters:
+        return Masters(self.parameters, self.originals, learning_rate, steps, self.reduce)
+
+    def values(self, learned: Sequence[torch.Tensor], decay: float) -> dict[str, torch.Tensor]:
+        """Float32 values by name, as the model had them before; `decay` is what is left of embedding rows without a token."""
+        found = {name: parallel.whole(value) for name, value in zip(self.names, learned, strict=True)}
+        if self.table:
+            found[self.table.name] = self.table.full(found[self.table.name], decay)
+        return found
+
+    def undo(self) -> None:
+        """Give the model its whole embedding back; its values are those before the fit."""
+        if self.table:
+            self.table.undo()
 
 
 def counts(model: torch.nn.Module) -> dict[str, int]:

@@ -15,8 +15,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trimtune.tune.parallel import whole
-
 if TYPE_CHECKING:
     import torch
 
@@ -33,14 +31,14 @@ class Table:
     def full(self, learned: torch.Tensor, decay: float) -> torch.Tensor:
         """[V, D] float32: the rows as learned ([len(used), D]), and all others as `decay` leaves them."""
         table = self.weight.float() * decay
-        table[self.used] = whole(learned).to(table)
+        table[self.used] = learned.to(table)
         return table
 
     def undo(self) -> None:
         """Give the model its whole embedding back, as it was before the fit."""
         import torch
 
-        del self.embedding.forward
+        del self.embedding.forward, self.embedding.row_of
         self.embedding.weight = torch.nn.Parameter(self.weight, requires_grad=True)
 
 
@@ -57,14 +55,14 @@ def narrow(model: Any, tokens: Iterable[int]) -> Table | None:
     if len(names) > 1 or len(used) == embedding.num_embeddings:  # shared with the output, or nothing to leave out
         return None
     weight = embedding.weight.detach()
-    row_of = torch.zeros(len(weight), dtype=torch.long)
+    row_of = torch.full((len(weight),), len(used))  # past the end: a token that was not announced is an error
     row_of[used] = torch.arange(len(used))
     pad_row = None if pad is None else int(row_of[pad])
-    row_of = row_of.to(weight.device)
+    embedding.register_buffer("row_of", row_of, persistent=False)  # it goes where the model goes
     embedding.weight = torch.nn.Parameter(weight[used].clone())
 
     def forward(input_ids: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.embedding(row_of[input_ids], embedding.weight, pad_row)
+        return torch.nn.functional.embedding(embedding.row_of[input_ids], embedding.weight, pad_row)
 
     embedding.forward = forward
     return Table(names[0], embedding, weight, used)

@@ -1,0 +1,143 @@
+"""The step that fits one method at one learning rate, and the fit that mends a trimmed model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from trimtune import parts
+from trimtune.study import data
+from trimtune.tune import (
+    boundary,
+    checkpoint,
+    device,
+    dropout,
+    first_token,
+    fused_lora,
+    heap,
+    memory,
+    parallel,
+    precision,
+    softmax,
+    trainable,
+)
+from trimtune.tune.feeds import feature_feeds, token_feed
+from trimtune.tune.loop import train
+from trimtune.tune.trainable import Learning
+
+if TYPE_CHECKING:
+    import torch
+
+
+def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, method: str, config: dict[str, Any],
+        learning_rate: float, epochs: int, batch_size: int, max_length: int, precision_: str, seed: int,
+        stop_below: Sequence[float] = (), patience: int = 0, features_: Path | None = None,
+        class_weights: str = "none", attention_: str = "eager", processes: int = 1) -> dict[str, Any]:
+    """Fit one method at one learning rate; write the tuned model folder into `folder` and return its facts.
+
+    With several `processes`, each calls this under torchrun; the first one's precision counts, and it alone writes.
+    """
+    heap.prepare()
+    team = parallel.join(processes)
+    precision_ = team.of_first(precision_)
+    part, settings = parts.load("task", task), parts.load("method", method)
+    config_ = settings.Config(**config)
+    model = prepared(part, settings, config_, base, seed, team.of_first(attention_))
+    count, splits = trainable.counts(model), data.load(rows)
+    on_features = features_ is not None and not (features_ / boundary.FILE).exists()
+    if features_ is None or not on_features:
+        tokenizer = part.load_tokenizer(base)
+        feed, validation = (token_feed(model, split, tokenizer, max_length) for split in (splits.train, splits.validation))
+    else:
+        feed, validation = feature_feeds(model, features_, splits)
+    learning = Learning(model, feed.tokens | validation.tokens, precision.dtype("fp32" if on_features else precision_), team)
+    if features_ is not None and not on_features:
+        feed, validation = boundary.feeds(model, features_, settings.top_layers(config_), feed, validation)
+    passes = getattr(config_, "passes", 1)
+    steps = epochs * passes * -(-len(feed.lengths) // batch_size)
+    at_once = 0 if on_features else memory.rows_at_once(model, batch_size, max(feed.lengths), precision.dtype(precision_))
+    at_once = min(team.gathered(at_once))
+    masters = learning.masters(learning_rate, steps)
+    fitted = train(model, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, passes=passes,
+                   batch_size=batch_size, at_once=at_once, seed=seed, team=team, stop_below=stop_below, patience=patience,
+                   keep=checkpoint.of(folder, team))
+    learned = learning.values(fitted.best, masters.decay(fitted.best_steps))
+    if team.rank == 0:
+        trainable.save(folder, base, model, learned, dict(zip(learning.names, learning.originals, strict=True)), part, model_name)
+    return {**fitted.facts(), **count, **memory_facts(model, at_once), "learning_rate": learning_rate, "precision": precision_}
+
+
+def weighted(part: ModuleType, class_weights: str, splits: data.Rows) -> Callable[..., torch.Tensor]:
+    """The task's loss, with its classes weighted by their frequency in the training rows if asked for."""
+    return partial(part.loss, weights_C=part.class_weights(class_weights, splits.train.labels, len(splits.facts.labels)))
+
+
+def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed: int,
+             attention: str = "eager") -> torch.nn.Module:
+    """The base model made ready by the method, in float32, with the generators seeded: its new weights follow from the seed."""
+    set_seed(seed)
+    base_model = _quiet(part.load_base(base, "eager" if attention == softmax.NAME else attention))
+    if attention == softmax.NAME:
+        softmax.use(base_model)
+    first_token.narrow(base_model)
+    model: torch.nn.Module = method.prepare(base_model, config, part.PEFT_TASK)
+    dropout.quicken(model, seed)
+    fused_lora.fuse(model, seed)
+    return model
+
+
+def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_rate: float, epochs: int, batch_size: int,
+            max_length: int, seed: int, task: str = "text_classification", precision_: str = "auto",
+            class_weights: str = "none", folder: Path | None = None) -> dict[str, Any]:
+    """Train all parameters of a trimmed module in place, at its best epoch by validation; returns the fit's facts.
+
+    `folder` is the one that the trim is being made in: a trim that is killed then goes on in the middle of this fit.
+    """
+    import torch
+
+    heap.prepare()
+    part = parts.load("task", task)
+    set_seed(seed)
+    _quiet(module).requires_grad_(True)
+    first_token.narrow(module)
+    tokenizer, splits, chosen = part.load_tokenizer(source), data.load(rows_folder), precision.choose(precision_)
+    feed, validation = (token_feed(module, split, tokenizer, max_length) for split in (splits.train, splits.validation))
+    learning = Learning(module, feed.tokens | validation.tokens, precision.dtype(chosen))
+    masters = learning.masters(learning_rate, epochs * -(-len(feed.lengths) // batch_size))
+    at_once = memory.rows_at_once(module, batch_size, max(feed.lengths), precision.dtype(chosen))
+    fitted = train(module, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, batch_size=batch_size,
+                   at_once=at_once, seed=seed, keep=checkpoint.of(folder) if folder else None)
+    facts = {**fitted.facts(), **memory_facts(module, at_once), "learning_rate": learning_rate, "precision": chosen}
+    learned = learning.values(fitted.best, masters.decay(fitted.best_steps))
+    module.to("cpu", torch.float32)
+    learning.undo()
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(learned[name])
+    module.eval().requires_grad_(False)
+    return facts
+
+
+def memory_facts(model: Any, at_once: int) -> dict[str, Any]:
+    """Where a fit ran, and what it did to fit in there."""
+    recomputed = bool(getattr(model, "is_activation_checkpointing", False))
+    return {**device.facts(device.of(model)), "rows_at_once": at_once, "recomputed": recomputed}
+
+
+def set_seed(seed: int) -> None:
+    """Seed every generator that a fit draws from."""
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that libraries draw from
+    torch.manual_seed(seed)
+
+
+def _quiet(model: torch.nn.Module) -> torch.nn.Module:
+    dropout.silence_frozen(model)
+    return model
