@@ -44,6 +44,7 @@ def with_idle_neurons(tuned: Callable[[str], Path], tmp_path: Path) -> Callable[
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "prefix", "prompt"])
 def test_idle_neurons_go_first_so_nothing_changes(kind: str, with_idle_neurons: Callable[[str], Path], helpdesk_rows: Path,
                                                   tmp_path: Path) -> None:
@@ -58,6 +59,7 @@ def test_idle_neurons_go_first_so_nothing_changes(kind: str, with_idle_neurons: 
     assert (folder / task.ADAPTER).is_dir() == (kind != "full")
 
 
+@pytest.mark.slow
 def test_lora_is_merged_first(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
     source = tuned("lora")
     prune_ffn.run(tmp_path, source, {"ratio": 0.01, "epochs": 0, "rows": 16}, helpdesk_rows, 0, max_length=32)
@@ -66,6 +68,7 @@ def test_lora_is_merged_first(tuned: Callable[[str], Path], helpdesk_rows: Path,
     assert (logits(task.load_model(tmp_path), tmp_path) - merged).abs().max() < 0.1 * merged.std()
 
 
+@pytest.mark.slow
 def test_the_importance_is_activation_times_gradient(tuned: Callable[[str], Path], helpdesk_rows: Path) -> None:
     """To first order it foretells what a row's loss would change by if the neuron's activation were zero."""
     from trimtune.study import data

@@ -24,6 +24,7 @@ def run(model):
     return {"logits": logits, **{name: parameter.grad for name, parameter in model.named_parameters()}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_answers_and_gradients_are_those_of_the_whole_block(kind, attention):

@@ -67,6 +67,7 @@ def test_recomputed_blocks_give_the_same_gradients(method, small):
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_a_prefix_is_not_recomputed(small):
     from trimtune import parts
 
@@ -78,6 +79,7 @@ def test_a_prefix_is_not_recomputed(small):
     assert not model.is_activation_checkpointing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 3, 5])
 def test_accumulated_gradients_equal_the_whole_batch(model, at_once):
     """Rows of unlike lengths: the mean over the rows, not the mean of the pieces' means."""

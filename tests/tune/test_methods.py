@@ -62,6 +62,7 @@ def test_a_tuned_folder_answers_as_the_model_did_in_memory(use, small, tmp_path)
             assert torch.allclose(plain(**inputs(tmp_path)).logits, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 def test_the_start_is_taken_out_of_the_frozen_weight(init, small):
     _, _, base, _ = small

@@ -34,6 +34,7 @@ def fit(model, steps=20):
     return masters, losses
 
 
+@pytest.mark.slow
 def test_a_fit_of_the_cut_table_is_that_of_the_whole_one():
     whole = model_of()
     cut, name = copy.deepcopy(whole), "bert.embeddings.word_embeddings.weight"
@@ -49,6 +50,7 @@ def test_a_fit_of_the_cut_table_is_that_of_the_whole_one():
         torch.testing.assert_close(learned[each], value, rtol=1e-4, atol=1e-5, msg=each)
 
 
+@pytest.mark.slow
 def test_rows_that_never_come_decay_as_adamw_lets_them():
     whole = model_of()
     cut, before = copy.deepcopy(whole), whole.bert.embeddings.word_embeddings.weight.detach().clone()
