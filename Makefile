@@ -6,7 +6,7 @@ STAMP := $(VENV)/.trimtune-installed
 EXTRAS := embedded,openvino,onnx,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs clean
+.PHONY: help setup demo test check types quick docs clean
 
 help:
 	@echo "make setup   an environment in $(VENV), installed once and again when its requirements change"
@@ -31,7 +31,12 @@ test: setup
 
 check: setup
 	$(BIN)/ruff check .
+	$(MAKE) --no-print-directory -j2 types quick
+
+types:
 	$(BIN)/mypy
+
+quick:
 	$(BIN)/python -m pytest -q -m "not slow"
 
 docs: setup
