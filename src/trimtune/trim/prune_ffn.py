@@ -155,7 +155,7 @@ def _recover(module: torch.nn.Module, rows_folder: Path, source: Path, wanted: C
     from trimtune.tune import fitting
 
     return fitting.recover(module, rows_folder, source, wanted.learning_rate, wanted.epochs, batch_size, max_length, seed, task,
-                        precision_, class_weights, folder)
+                           precision_, class_weights, folder)
 
 
 def _drawn(rows_folder: Path, count: int, seed: int) -> tuple[list[str], list[int]]:

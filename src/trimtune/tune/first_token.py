@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trimtune.tune.layers import sample
+from trimtune.tune.layers import kept_if_equal
 
 if TYPE_CHECKING:
     import torch
@@ -18,25 +18,21 @@ if TYPE_CHECKING:
 
 def narrow(model: torch.nn.Module) -> bool:
     """Narrow the last block of a transformers encoder (BERT's form of attention) in place; False where that can't be done."""
-    import torch
-
     block = _last_block(model)
     if block is None:
         return False
-    attention, tokens, was_training = block.attention, sample(model), model.training
-    with torch.no_grad():
-        whole = model.eval()(**tokens).logits
+    attention, hooks = block.attention, []
+
+    def change() -> None:
         attention.self.forward = _attend_first(attention.self)
-        hook = attention.output.register_forward_pre_hook(lambda _, inputs: (inputs[0], inputs[1][:, :1].contiguous()))
-        try:
-            same = torch.allclose(model(**tokens).logits, whole, atol=1e-4)
-        except (RuntimeError, IndexError):  # shapes that another architecture's head or block doesn't take
-            same = False
-    if not same:
+        hooks.append(attention.output.register_forward_pre_hook(
+            lambda _, inputs: (inputs[0], inputs[1][:, :1].contiguous())))
+
+    def undo() -> None:
         del attention.self.forward
-        hook.remove()
-    model.train(was_training)
-    return same
+        hooks.pop().remove()
+
+    return kept_if_equal(model, change, undo)
 
 
 def _last_block(model: torch.nn.Module) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from trimtune.errors import TrimtuneError
@@ -56,3 +57,21 @@ def sample(model: Any) -> dict[str, torch.Tensor]:
 
     ids = torch.arange(1, 13).view(2, 6) % model.config.vocab_size
     return {"input_ids": ids, "attention_mask": torch.tensor([[1] * 6, [1] * 4 + [0] * 2])}
+
+
+def kept_if_equal(model: Any, change: Callable[[], object], undo: Callable[[], object]) -> bool:
+    """Change a float32 model if its answers to a few tokens stay what they are (1e-4); undo it and return False if not."""
+    import torch
+
+    tokens, was_training = sample(model), model.training
+    with torch.no_grad():
+        whole = model.eval()(**tokens).logits
+        try:
+            change()
+            same = torch.allclose(model(**tokens).logits, whole, atol=1e-4)
+        except (RuntimeError, ValueError, LookupError, AttributeError):  # an architecture that is built otherwise
+            same = False
+    if not same:
+        undo()
+    model.train(was_training)
+    return same

@@ -7,7 +7,7 @@
 
 P parameters of b bytes, T of them trained, L layers of D channels and H heads. c counts the tensors of [rows, width, D] that a
 block keeps for its backward pass: about 17 by Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1), and 9 more where
-adapters keep their inputs; 3 attention maps are those of eager attention. An estimate: within a fifth for MiniLM on SST-2.
+adapters keep their inputs; 3 attention maps are those of eager attention. An estimate.
 
 Recomputed: a block keeps its input alone and is run again for its backward pass (activation checkpointing, Chen et al. 2016,
 arXiv 1604.06174): the same gradients for about a third more time, so it is the last resort.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 KEPT = 26
 PROCESS_MB = 850.0
-"""torch, transformers, the kernels that oneDNN builds for forty widths (400 MB), and a small model's own working space"""
+"""torch, transformers, 400 MB allowed for the kernels that oneDNN builds for all widths, and a small model's own working space"""
 SHARE = 0.8
 """of the machine's (or the GPU's) memory that one fit may take"""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trimtune.tune.layers import sample
+from trimtune.tune.layers import kept_if_equal
 
 if TYPE_CHECKING:
     import torch
@@ -31,24 +31,13 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: to
 
 def use(model: Any) -> bool:
     """Make a float32 transformers model attend so; False, and the model as it was, where that is not its own function."""
-    import torch
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import eager_mask
 
     AttentionInterface.register(NAME, _heads)
     AttentionMaskInterface.register(NAME, eager_mask)
-    was, was_training = model.config._attn_implementation, model.training
-    with torch.no_grad():
-        whole = model.eval()(**sample(model)).logits
-        try:
-            model.set_attn_implementation(NAME)
-            same = torch.allclose(model(**sample(model)).logits, whole, atol=1e-4)
-        except (ValueError, KeyError, RuntimeError, AttributeError):  # an architecture that knows its own kinds only
-            same = False
-    if not same:
-        model.set_attn_implementation(was)
-    model.train(was_training)
-    return same
+    was = model.config._attn_implementation
+    return kept_if_equal(model, lambda: model.set_attn_implementation(NAME), lambda: model.set_attn_implementation(was))
 
 
 def _heads(layer: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None,
