@@ -1,7 +1,7 @@
 """Our fits against the peer's (transformers.Trainer + peft, at the best of its flags), in one run, as ratios.
 
     python bench/fit.py lora full head lm           # minutes; `search` takes a quarter of an hour
-    python bench/fit.py lora --rounds 3 --compile   # also tries the peer with torch.compile
+    python bench/fit.py lora --rounds 3 --compile   # also tries torch.compile on the peer's best
 
 The peer's precision and attention are tried first; then its best and its defaults take turns with ours. Rows and tokens per
 second count real tokens of the training steps. `bound` is what the timed matrix product allows: 4 FLOP (LoRA) or 6 (full) per
@@ -65,13 +65,22 @@ def rates_against(work: str, asked: argparse.Namespace) -> dict[str, Any]:
     """Tokens per second (rows for the head) of ours and of the peer, in turns."""
     kind, method = ("lm", "lora") if work == "lm" else ("encoder", work)
     steps, warm = (6, 2) if work == "lm" else (60, 5)
-    tried = []
-    for compiled in (False, True) if asked.compile else (False,):
-        for precision, attention in FLAGS:
-            tried.append(peer(asked.peer, kind, method, steps=steps // 2, warmup=warm, precision=precision, attention=attention,
-                              compile=compiled))
-            print(f"  peer {work} {precision} {attention}{' compiled' if compiled else ''}: {tried[-1]['tokens_per_s']} tokens/s")
-    best = max(tried, key=lambda line: line["tokens_per_s"])
+    tried: list[dict[str, Any]] = []
+
+    def attempt(precision: str, attention: str, compiled: bool = False) -> None:
+        tried.append(peer(asked.peer, kind, method, steps=steps // 2, warmup=warm, precision=precision, attention=attention,
+                          compile=compiled))
+        print(f"  peer {work} {precision} {attention}{' compiled' if compiled else ''}: {tried[-1]['tokens_per_s']} tokens/s",
+              flush=True)
+
+    def fastest() -> dict[str, Any]:
+        return max(tried, key=lambda line: float(line["tokens_per_s"]))
+
+    for flags_ in FLAGS:
+        attempt(*flags_)
+    if asked.compile:
+        attempt(fastest()["precision"], fastest()["attention"], compiled=True)
+    best = fastest()
     flags = {name: best[name] for name in ("precision", "attention", "compile")}
     peers, defaults, ours = [], [], []
     for turn in range(asked.rounds):

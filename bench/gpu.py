@@ -3,14 +3,16 @@
     python bench/gpu.py                        # writes bench/results/gpu-<name>.json
     python bench/gpu.py --shape llama-tiny --rows 2 --width 64 --steps 3    # tries the bench itself, on any machine
 
-The peer's attention and torch.compile are tried first; its best takes turns with ours. MFU is the share of the timed bf16
-product of 8192 × 8192 that the model's FLOP come to (4 per frozen parameter and token, 6 per trained one; attention left out).
+Attention, torch.compile and, for the peer, a frozen base in bf16 are tried first; the best of both take turns. MFU is the share
+of the timed bf16 product of 8192 × 8192 that the model's FLOP come to (4 per frozen parameter and token, 6 per trained one;
+attention left out).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -42,12 +44,13 @@ def main() -> None:
     peak, report = product_tflops(), {"device": name, "machine": _machine.describe(), "torch": torch.__version__}
     report["product_tflops"] = peak
     for method in asked.methods.split(","):
-        ways = [(attention, compiled) for attention in ("sdpa", "eager") for compiled in (False, True)]
-        tried = {who: [fit(asked, method, who, *way) for way in ways] for who in ("ours", "peer")}
+        ways = [["--attention", attention, *compiled] for attention in ("sdpa", "eager") for compiled in ([], ["--compile"])]
+        theirs = [["--peer", *way, *half] for way in ways for half in ([[], ["--half-base"]] if method == "lora" else [[]])]
+        tried = {who: [fit(asked, method, way) for way in mine] for who, mine in (("ours", ways), ("peer", theirs))}
         report[method] = {"tried": tried}
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         best = {who: max(lines, key=lambda line: line.get("tokens_per_s", 0.0)) for who, lines in tried.items()}
-        rounds = [{who: fit(asked, method, who, line["attention"], line["compile"]) for who, line in best.items()}
+        rounds = [{who: fit(asked, method, line["flags"]) for who, line in best.items()}
                   for _ in range(asked.rounds)]
         if any("cause" in line for both in rounds for line in both.values()):
             print(f"{method}: no ratio, since a fit failed")
@@ -67,19 +70,19 @@ def main() -> None:
     print(f"written to {out}")
 
 
-def fit(asked: argparse.Namespace, method: str, who: str, attention: str, compiled: bool) -> dict[str, Any]:
+def fit(asked: argparse.Namespace, method: str, flags: list[str]) -> dict[str, Any]:
     """One fit in a process of its own; one that fails (out of memory, say) says so in `cause`."""
     command = [sys.executable, str(HERE / "lm.py"), "--shape", asked.shape, "--method", method, "--rows", str(asked.rows),
-               "--width", str(asked.width), "--steps", str(asked.steps), "--warmup", "5", "--precision", "bf16", "--attention",
-               attention, *["--compile"] * compiled, *["--peer"] * (who == "peer")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    told = {"attention": attention, "compile": compiled}
+               "--width", str(asked.width), "--steps", str(asked.steps), "--warmup", "5", "--precision", "bf16", *flags]
+    one_gpu = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}  # Trainer would take all
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | one_gpu)
+    told: dict[str, Any] = {"flags": flags}
     if done.returncode:
         told["cause"] = ([*done.stderr.strip().splitlines()] or [f"exit status {done.returncode}"])[-1][:300]
     else:
         told |= json.loads(done.stdout.splitlines()[-1])
     said = told.get("tokens_per_s", told.get("cause"))
-    print(f"  {who} {method} {attention}{' compiled' if compiled else ''}: {said}", flush=True)
+    print(f"  {method} {' '.join(flags)}: {said}", flush=True)
     return told
 
 
@@ -92,9 +95,10 @@ def product_tflops(size: int = 8192, seconds: float = 1.0) -> float:
     device.wait(place)
     count, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
-        a @ b
+        for _ in range(10):
+            a @ b
         device.wait(place)
-        count += 1
+        count += 10
     return 2 * size**3 * count / (time.perf_counter() - started) / 1e12
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from typing import Any
 
@@ -19,7 +18,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from trimtune.tune import device, dropout, fused_lora, precision
+from trimtune.process import peak_memory_mb
+from trimtune.tune import device, dropout, fused_lora, gelu, heap, precision
 from trimtune.tune.loss import chunked
 from trimtune.tune.memory import recompute
 from trimtune.tune.optimizer import Masters
@@ -48,14 +48,19 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile: ours per block, the peer's as Trainer does it")
     parser.add_argument("--recompute", action="store_true", help="activation checkpointing")
     parser.add_argument("--peer", action="store_true", help="transformers.Trainer + peft on the same")
+    parser.add_argument("--half-base", action="store_true", help="the peer's frozen weights in bf16; autocast keeps float32")
     asked = parser.parse_args()
     if asked.warmup < 1:
         parser.error("--warmup: at least one step, from whose end the clock runs")
+    if not asked.peer:
+        heap.prepare()
     torch.manual_seed(0)
     settings = dict(SHAPES[asked.shape])
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     with torch.device(device.here()):
         model = AutoModelForCausalLM.from_config(config, attn_implementation=asked.attention)
+    if not asked.peer:
+        gelu.fuse(model)
     if asked.method == "lora":
         if not asked.peer:
             dropout.silence_frozen(model)
@@ -70,7 +75,7 @@ def main() -> None:
     line = (peer if asked.peer else ours)(model, ids, asked)
     line |= {"shape": asked.shape, "method": asked.method, "who": "peer" if asked.peer else "ours", "trained": learn,
              "flop_per_token": 4 * frozen + 6 * inside, **device.facts(device.of(model)),
-             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6}
+             "peak_memory_mb": peak_memory_mb()}
     print(json.dumps(line))
 
 
@@ -89,7 +94,7 @@ def ours(model: Any, ids: torch.Tensor, asked: argparse.Namespace) -> dict[str, 
     parameters = list(trained(model).values())
     apart = precision.dtype(chosen) != torch.float32
     originals = [parameter.detach().clone() if apart else parameter.detach() for parameter in parameters]
-    model.to(precision.dtype(chosen)).train()
+    device.put(model.train(), precision.dtype(chosen))
     masters = Masters(parameters, originals, 1e-4, asked.steps + asked.warmup)
     del originals
     inner = model.base_model.model if asked.method == "lora" else model
@@ -113,20 +118,26 @@ def ours(model: Any, ids: torch.Tensor, asked: argparse.Namespace) -> dict[str, 
 def peer(model: Any, ids: torch.Tensor, asked: argparse.Namespace) -> dict[str, Any]:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
+    if asked.half_base:
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()
+    last = asked.steps + asked.warmup
+
     class Clock(TrainerCallback):
         started = stopped = 0.0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            device.wait(device.here())
-            self.stopped = time.perf_counter()
-            if state.global_step == asked.warmup:
-                self.started = self.stopped
+            if state.global_step in (asked.warmup, last):
+                device.wait(device.here())
+                self.started, self.stopped = self.stopped, time.perf_counter()
 
     clock = Clock()
     data = [dict(input_ids=row, attention_mask=torch.ones_like(row), labels=row) for row in ids]
     arguments = TrainingArguments(
-        output_dir="/tmp/trimtune-peer", per_device_train_batch_size=asked.rows, max_steps=asked.steps + asked.warmup,
-        learning_rate=1e-4, bf16=asked.precision != "fp32", use_cpu=device.here().type == "cpu", report_to=[],
+        output_dir="/tmp/trimtune-peer", per_device_train_batch_size=asked.rows, max_steps=last,
+        learning_rate=1e-4, dataloader_drop_last=True, logging_nan_inf_filter=False,
+        bf16=asked.precision != "fp32", use_cpu=device.here().type == "cpu", report_to=[],
         save_strategy="no", logging_strategy="no", torch_compile=asked.compile, disable_tqdm=True,
         gradient_checkpointing=asked.recompute)
     Trainer(model=model, args=arguments, train_dataset=data, callbacks=[clock]).train()

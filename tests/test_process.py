@@ -215,3 +215,13 @@ def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
                       "with Worker() as worker:\n    print(worker.call(abs, -3))\n")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("once\n3\n", "", 0)
+
+
+@pytest.mark.slow
+def test_a_process_that_starts_anew_as_on_macos_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtune.process._START", "spawn")
+    with Worker(tmp_path / "log") as worker:
+        assert worker.call(add, 2, b=3) == 5
+        assert worker.call(torch_threads) == threads()
+        with pytest.raises(StepFailed, match="signal 9"):
+            worker.call(die, signal.SIGKILL)

@@ -46,9 +46,9 @@ def run(study: Study | str | Path | dict[str, Any], *, runs: str | Path = "runs"
 
 def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: str = "lora", config: dict[str, Any] | None = None,
          learning_rate: float | None = None, epochs: int = 4, batch_size: int = 32, max_length: int = 128,
-         precision: str = "auto", patience: int = 3, seed: int = 0, validation: str | Path | None = None,
-         test: str | Path | None = None, text: str | None = None, label: str | None = None, task: str = "text-classification",
-         watch: Watch | None = None) -> dict[str, Any]:
+         precision: str = "auto", patience: int = 3, class_weights: str = "none", seed: int = 0,
+         validation: str | Path | None = None, test: str | Path | None = None, text: str | None = None, label: str | None = None,
+         task: str = "text-classification", watch: Watch | None = None) -> dict[str, Any]:
     """Fit one method once and save the model: no search, no trims.
 
     Args:
@@ -74,9 +74,10 @@ def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: s
         raise TrimtuneError(f"out: {folder} is {'not empty' if folder.is_dir() else 'a file'}.",
                             "Allowed: a folder that is absent or empty.", "Choose another folder, or move what is there away.")
     return single.tune(str(train), model=model, method=use.name, config=use.config, learning_rate=learning_rate, epochs=epochs,
-                       batch_size=batch_size, max_length=max_length, precision=precision, patience=patience, seed=seed,
-                       validation=str(validation) if validation else None, test=str(test) if test else None, text=text,
-                       label=label, out=folder, task=task.replace("-", "_"), watch=watch)
+                       batch_size=batch_size, max_length=max_length, precision=precision, patience=patience,
+                       class_weights=class_weights, seed=seed, validation=str(validation) if validation else None,
+                       test=str(test) if test else None, text=text, label=label, out=folder, task=task.replace("-", "_"),
+                       watch=watch)
 
 
 def load(bundle: str | Path, n_threads: int | None = None) -> Predictor:

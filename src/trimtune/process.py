@@ -2,6 +2,7 @@
 
 A fork server imports torch, transformers and peft once and starts no thread; each step is a fork of it. So a step has
 its own peak memory, and its crash or out-of-memory kill is one `StepFailed` with a cause, never the end of the run.
+On macOS each step starts Python anew (some seconds): what imports torch has asked for Metal, which a fork can't use.
 
 Inside a step, `emit` sends an event (progress, a score) to whoever started it; outside one it does nothing.
 """
@@ -33,6 +34,9 @@ Watch = Callable[[Event], None]
 
 _PRELOAD = ["torch", "transformers", "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert",
             "peft", "safetensors.torch", "trimtune.process"]
+_QUIET = {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1",
+          "TRANSFORMERS_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+_START = "spawn" if sys.platform == "darwin" else "forkserver"
 _NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "bad allocation")
 """what torch, its allocators and the kernel call it"""
 _up: Connection | None = None
@@ -52,20 +56,10 @@ def threads() -> int:
 
 def warm_up() -> None:
     """Start the fork server, if it isn't running: it imports in the background while the caller goes on."""
-    quiet = {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1",
-             "TRANSFORMERS_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
-    before = {name: os.environ.get(name) for name in quiet}
-    os.environ.update(quiet)
-    try:
-        with _stderr_to_null():
-            multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
+    if _START == "forkserver":
+        with _quiet_environment(), _stderr_to_null():
+            multiprocessing.get_context(_START).set_forkserver_preload(_PRELOAD)
             forkserver.ensure_running()
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 class Worker:
@@ -77,11 +71,11 @@ class Worker:
     def __init__(self, log: Path | None = None) -> None:
         started = time.perf_counter()
         warm_up()
-        context = multiprocessing.get_context("forkserver")
+        context: Any = multiprocessing.get_context(_START)
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, daemon=True, args=(
             theirs, str(log) if log else None, threads(), os.environ.get("TRIMTUNE_PARTS", "")))
-        with _main_hidden():
+        with _main_hidden(), _quiet_environment():
             self._process.start()
         theirs.close()
         self.log = log
@@ -204,7 +198,8 @@ def memory_mb() -> float:
 
 def place() -> dict[str, str | int]:
     """What tells timings of one machine from those of another, for the keys of steps that time something."""
-    shown = [os.environ.get(name, "-") for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")]
+    names = ("TRIMTUNE_DEVICE", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    shown = [os.environ.get(name, "-") for name in names]
     gpus = " ".join([*sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*")), *shown])
     return {"processor": platform.processor() or platform.machine(), "node": platform.node(), "threads": threads(),
             "torch": importlib.metadata.version("torch"), "gpus": gpus}
@@ -236,6 +231,20 @@ def _main_hidden() -> Iterator[None]:
         yield
     finally:
         main.__dict__.update({"__spec__": None, **kept})
+
+
+@contextlib.contextmanager
+def _quiet_environment() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _QUIET}
+    os.environ.update(_QUIET)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

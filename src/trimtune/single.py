@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from trimtune import parts
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.measure._seeds import score_seeds
 from trimtune.process import Watch
@@ -28,8 +27,8 @@ _FACTS = ("rows_per_s", "tokens_per_s", "epochs_run", "curve", "losses", "device
 
 def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", config: dict[str, Any] | None = None,
          learning_rate: float | None = None, epochs: int = 4, batch_size: int = 32, max_length: int = 128,
-         precision: str = "auto", patience: int = 3, seed: int = 0, validation: str | None = None, test: str | None = None,
-         text: str | None = None, label: str | None = None,
+         precision: str = "auto", patience: int = 3, class_weights: str = "none", seed: int = 0,
+         validation: str | None = None, test: str | None = None, text: str | None = None, label: str | None = None,
          task: str = "text_classification", watch: Watch | None = None) -> dict[str, Any]:
     """Fit `method` once; `out` becomes the tuned model folder with `metrics.json` in it.
 
@@ -44,11 +43,11 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TrimtuneError(f"--out {out} exists and is not an empty folder.",
                             "It must be a new or empty folder: nothing is overwritten.", "Choose another folder.")
-    low, high = parts.load("method", method).LEARNING_RATES
-    rate = learning_rate if learning_rate is not None else float(f"{math.sqrt(low * high):.2g}")
     use = Use(name=method.replace("-", "_"), config=config or {}, given=config or {})
+    low, high = search.range_of(use)
+    rate = learning_rate if learning_rate is not None else float(f"{math.sqrt(low * high):.2g}")
     fit: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision,
-                               patience=patience)
+                               patience=patience, class_weights=class_weights)
     data = DataSpec(train=train, validation=validation, test=test, text=text, label=label)
     study = Study(name="tune", model=model, task=task, data=data, tune=(use,), trim=((),), engine=(), fit=Fit(**fit),
                   budget=Budget(trials=1, seeds=1), seed=seed)

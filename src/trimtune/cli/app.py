@@ -199,9 +199,9 @@ def predict(bundle: o.Bundle, texts: o.Texts = None, file: o.Rows = None, column
 @app.command()
 def tune(train: o.Data, out: o.FitOut, method: o.Method = "lora", set_: o.Settings = None, model: o.Model = "minilm",
          lr: o.LearningRate = None, epochs: o.Epochs = 4, batch_size: o.BatchSize = 32, max_length: o.MaxLength = 128,
-         precision: o.Precision = "auto", patience: o.Patience = 3, seed: o.Seed = 0, validation: o.Validation = None,
-         test: o.Test = None, text: o.TextColumn = None, label: o.LabelColumn = None, task: o.Task = "text-classification",
-         quiet: o.Quiet = False, json: o.Json = False) -> None:
+         precision: o.Precision = "auto", patience: o.Patience = 3, class_weights: o.ClassWeights = "none", seed: o.Seed = 0,
+         validation: o.Validation = None, test: o.Test = None, text: o.TextColumn = None, label: o.LabelColumn = None,
+         task: o.Task = "text-classification", quiet: o.Quiet = False, json: o.Json = False) -> None:
     """Fit one method once, without search or trims, and save the model.
 
     Example: trimtune tune train.csv --method lora --set r=16 --lr 1e-3 --epochs 3 --out fitted/
@@ -214,7 +214,8 @@ def tune(train: o.Data, out: o.FitOut, method: o.Method = "lora", set_: o.Settin
     with screen.watching(quiet or json or not first) as watch:
         found = api.tune(train, out=out, model=model, method=method, config=_settings(set_ or []), learning_rate=lr,
                          epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision, patience=patience,
-                         seed=seed, validation=validation, test=test, text=text, label=label, task=task, watch=watch)
+                         class_weights=class_weights, seed=seed, validation=validation, test=test, text=text, label=label,
+                         task=task, watch=watch)
     if json and first:
         return screen.print_json(found)
     for key, value in found.items():

@@ -69,6 +69,8 @@ MaxLength = Annotated[int, Option("--max-length", min=4, max=8192, help="Tokens 
 Precision = Annotated[Literal["auto", "fp32", "bf16"], Option("--precision", help="auto: the fastest by a timed matrix product.")]
 Patience = Annotated[int, Option("--patience", min=0, max=1000,
                                  help="End after so many epochs without a better validation score; 0: never.")]
+ClassWeights = Annotated[Literal["none", "balanced"], Option("--class-weights",
+                                                             help="balanced: a rare class weighs more in the loss.")]
 Seed = Annotated[int, Option("--seed", min=0, max=2**32 - 1, help="Of everything random.")]
 Validation = Annotated[str | None, Option("--validation", metavar="DATA", help="Validation rows. [default: split off]")]
 Test = Annotated[str | None, Option("--test", metavar="DATA", help="Test rows. [default: split off]")]

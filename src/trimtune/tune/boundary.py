@@ -40,7 +40,8 @@ def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int,
     from safetensors.torch import save_file
 
     part, splits = parts.load("task", task), data.load(rows)
-    model = part.load_base(base).eval().requires_grad_(False).to(device.here(), precision.dtype(precision_))
+    model = part.load_base(base).eval().requires_grad_(False)
+    device.put(model, precision.dtype(precision_))
     tokenizer = part.load_tokenizer(base)
     below = len(layers_of(model)) - top_layers
     if below <= 0:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtune.process import cause_of, emit, peak_memory_mb
 from trimtune.store import kept, sha256
+from trimtune.tune import device
 from trimtune.tune.parallel import ALONE, Team, like, whole
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Checkpoints:
 
         tensors = {**masters.state(), **{f"best.{index}": value for index, value in enumerate(fitted.best)}, **_buffers(model)}
         tensors = {name: whole(value).cpu() for name, value in tensors.items()}
-        for rank, generators in enumerate(self.team.gathered(_torch_generators())):
+        for rank, generators in enumerate(self.team.gathered(_torch_generators(device.of(model)))):
             tensors |= {f"generator.{rank}.{name}": state for name, state in generators.items()}
         sums = self.team.gathered(float(fitted.loss_sum))
         if self.team.rank:
@@ -137,7 +138,7 @@ class Checkpoints:
             setattr(fitted, name, value)
         fitted.loss_sum = fitted.loss_sum[self.team.rank]
         fitted.best = [like(tensors[f"best.{index}"], master) for index, master in enumerate(masters.masters) if fitted.curve]
-        _set_generators(told, tensors, self.team.rank)
+        _set_generators(told, tensors, self.team.rank, device.of(model))
         self.spent_seconds, self.peak_mb = told["seconds"], told["peak_mb"]
 
     def _files(self) -> list[Path]:
@@ -181,11 +182,14 @@ def _buffers(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {f"buffer.{name}": buffer for name, buffer in model.named_buffers() if name in kept_names}
 
 
-def _torch_generators() -> dict[str, torch.Tensor]:
+def _torch_generators(place: torch.device) -> dict[str, torch.Tensor]:
+    """The states of the CPU's generator and of the device's own, by kind."""
     import torch
 
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return {"cpu": torch.get_rng_state(), **{f"cuda.{index}": state for index, state in enumerate(devices)}}
+    states = {"cpu": torch.get_rng_state()}
+    if place.type != "cpu":
+        states[place.type] = torch.get_device_module(place).get_rng_state()
+    return states
 
 
 def _numpy_generator() -> list[Any]:
@@ -195,7 +199,7 @@ def _numpy_generator() -> list[Any]:
     return [name, [int(key) for key in keys], *rest]
 
 
-def _set_generators(told: dict[str, Any], tensors: dict[str, torch.Tensor], rank: int) -> None:
+def _set_generators(told: dict[str, Any], tensors: dict[str, torch.Tensor], rank: int, place: torch.device) -> None:
     import numpy
     import torch
 
@@ -203,7 +207,6 @@ def _set_generators(told: dict[str, Any], tensors: dict[str, torch.Tensor], rank
     random.setstate((version, tuple(keys), gauss))
     numpy.random.set_state(tuple(told["numpy"]))  # noqa: NPY002
     torch.set_rng_state(tensors[f"generator.{rank}.cpu"])
-    count = sum(name.startswith(f"generator.{rank}.cuda.") for name in tensors)
-    devices = [tensors[f"generator.{rank}.cuda.{index}"] for index in range(count)]
-    if devices:
-        torch.cuda.set_rng_state_all(devices)
+    own = tensors.get(f"generator.{rank}.{place.type}")
+    if place.type != "cpu" and own is not None:
+        torch.get_device_module(place).set_rng_state(own)

@@ -52,7 +52,7 @@ def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int,
     part = parts.load("task", task)
     model = part.load_base(base).eval()
     first_token.narrow(model)
-    model.to(device.here(), precision.dtype(precision_))
+    device.put(model, precision.dtype(precision_))
     tokenizer = part.load_tokenizer(base)
     found, splits, started = {}, data.load(rows), time.perf_counter()
     for name, split in (("train", splits.train), ("validation", splits.validation)):
@@ -91,8 +91,9 @@ def _what_counts(head: torch.nn.Module, x: torch.Tensor, logits_BC: torch.Tensor
     if x.ndim == 2 or x.shape[1] == 1:
         return x
     last = mask_BT.sum(1) - 1
+    near = max(1e-2, 4 * torch.finfo(logits_BC.dtype).eps * float(logits_BC.abs().max()))  # two kernels' roundings
     for kept in (x[:, :1], x[torch.arange(len(x), device=x.device), last][:, None]):
-        if torch.allclose(logits_of(head, kept).float(), logits_BC.float(), atol=1e-2):
+        if torch.allclose(logits_of(head, kept).float(), logits_BC.float(), atol=near):
             return kept
     raise ValueError("this model's head looks at more than one position of the text; its features can't be stored")
 

@@ -18,6 +18,7 @@ from trimtune.tune import (
     dropout,
     first_token,
     fused_lora,
+    gelu,
     heap,
     memory,
     parallel,
@@ -68,6 +69,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     learned = learning.values(fitted.best, masters.decay(fitted.best_steps))
     if team.rank == 0:
         trainable.save(folder, base, model, learned, dict(zip(learning.names, learning.originals, strict=True)), part, model_name)
+    parallel.leave(team)
     return {**fitted.facts(), **count, **memory_facts(model, at_once), "learning_rate": learning_rate, "precision": precision_}
 
 
@@ -83,6 +85,7 @@ def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed
     base_model = _quiet(part.load_base(base, "eager" if attention == softmax.NAME else attention))
     if attention == softmax.NAME:
         softmax.use(base_model)
+    gelu.fuse(base_model)
     first_token.narrow(base_model)
     model: torch.nn.Module = method.prepare(base_model, config, part.PEFT_TASK)
     dropout.quicken(model, seed)
@@ -103,6 +106,7 @@ def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_r
     part = parts.load("task", task)
     set_seed(seed)
     _quiet(module).requires_grad_(True)
+    gelu.fuse(module)
     first_token.narrow(module)
     tokenizer, splits, chosen = part.load_tokenizer(source), data.load(rows_folder), precision.choose(precision_)
     feed, validation = (token_feed(module, split, tokenizer, max_length) for split in (splits.train, splits.validation))

@@ -55,8 +55,9 @@ def sample(model: Any) -> dict[str, torch.Tensor]:
     """Tokens to try a model with: two short rows, one of them padded."""
     import torch
 
-    ids = torch.arange(1, 13).view(2, 6) % model.config.vocab_size
-    return {"input_ids": ids, "attention_mask": torch.tensor([[1] * 6, [1] * 4 + [0] * 2])}
+    place = next(model.parameters()).device
+    ids = torch.arange(1, 13, device=place).view(2, 6) % model.config.vocab_size
+    return {"input_ids": ids, "attention_mask": torch.tensor([[1] * 6, [1] * 4 + [0] * 2], device=place)}
 
 
 def kept_if_equal(model: Any, change: Callable[[], object], undo: Callable[[], object]) -> bool:

@@ -73,10 +73,7 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         keep: where it leaves its state now and then, and goes on from if there is one.
         team: the processes that share each batch.
     """
-    from accelerate import Accelerator
-
-    place = device.of(model)
-    accelerator, fitted = Accelerator(cpu=place.type == "cpu"), Fitted()
+    place, fitted = device.of(model), Fitted()
     if keep:
         keep.restore(model, masters, fitted)
     for epoch in range(len(fitted.curve), epochs):
@@ -87,7 +84,7 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         for batch in order[masters.step_count - epoch * len(order):]:
             for rows, weight in team.pieces(batch, at_once):
                 share = loss(*feed.answered(rows)) * weight
-                accelerator.backward(share)
+                share.backward()
                 fitted.loss_sum += share.detach()
             masters.step()
             fitted.rows += len(batch)
@@ -120,10 +117,10 @@ def accuracy(model: torch.nn.Module, feed: Feed, batch_size: int, team: Team = A
     import torch
 
     model.eval()
-    right = 0
+    right: Any = 0
     with torch.inference_mode():
         for batch in batches.by_length(feed.lengths, batch_size * 2):
             ((mine, weight),) = team.pieces(batch)
             logits, labels = feed.answered(mine)
-            right += int((logits.argmax(-1) == labels).sum()) * (weight > 0)
-    return team.total(right) / len(feed.lengths)
+            right += (logits.argmax(-1) == labels).sum() * (weight > 0)
+    return team.total(int(right)) / len(feed.lengths)

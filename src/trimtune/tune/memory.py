@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtune.errors import StepFailed
 from trimtune.tune import device
+from trimtune.tune.parallel import held
 from trimtune.tune.trainable import counts
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ SHARE = 0.8
 
 def needed_mb(model: Any, rows: int, width: int, dtype: torch.dtype, recomputed: bool = False) -> tuple[float, float]:
     """MB (10^6 bytes) of the weights with all that trains them, and of the activations of `rows` rows of `width` tokens."""
-    size, config = counts(model), model.config
-    weights = size["parameters"] * dtype.itemsize + size["trained_parameters"] * (30 if dtype.itemsize < 4 else 24)
+    config, trained_too = model.config, 30 if dtype.itemsize < 4 else 24
+    weights = sum(held(parameter).numel() * (dtype.itemsize + trained_too * parameter.requires_grad)
+                  for parameter in model.parameters())
     block, blocks = KEPT * config.hidden_size + 3 * config.num_attention_heads * width, config.num_hidden_layers
     each = blocks * config.hidden_size + block if recomputed else blocks * block
     return PROCESS_MB + weights / 1e6, rows * width * each * dtype.itemsize / 1e6
@@ -70,6 +72,8 @@ def recompute(model: Any) -> None:
 
 
 def _can_recompute(model: Any) -> bool:
-    """A trained prefix enters the blocks as a cache, which transformers drops when it recomputes."""
+    """A trained prefix enters the blocks as a cache, which transformers drops when it recomputes; on Apple's GPUs torch
+    would draw other dropout the second time."""
     kinds = [str(settings.peft_type) for settings in getattr(model, "peft_config", {}).values()]
-    return getattr(model, "supports_gradient_checkpointing", False) and not any("PREFIX" in kind for kind in kinds)
+    supported = getattr(model, "supports_gradient_checkpointing", False) and device.of(model).type != "mps"
+    return supported and not any("PREFIX" in kind for kind in kinds)

@@ -98,9 +98,21 @@ def join(processes: int) -> Team:
 
     if processes == 1:
         return ALONE
-    device.here()  # before the processes meet: each takes its GPU
-    torch.distributed.init_process_group()
+    place = device.here()
+    if place.type == "cpu":  # said aloud, since torch built for CUDA would take NCCL here too
+        torch.distributed.init_process_group("gloo")
+    else:  # what is no tensor travels by the CPU, without waiting for the GPU
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl", device_id=place)
     return Team(torch.distributed.get_rank(), torch.distributed.get_world_size())
+
+
+def leave(team: Team) -> None:
+    """To be called at the end: returns when all are there, so that none is gone while another still needs its part."""
+    import torch
+
+    if team.size > 1:
+        team.gathered(None)
+        torch.distributed.destroy_process_group()
 
 
 def spread(model: torch.nn.Module, dtype: torch.dtype, team: Team) -> Callable[[Sequence[torch.Tensor]], None] | None:
@@ -110,15 +122,15 @@ def spread(model: torch.nn.Module, dtype: torch.dtype, team: Team) -> Callable[[
     """
     import torch
 
-    model.to(device.here())
     if team.size == 1:
-        model.to(dtype)
+        device.put(model, dtype)
         return None
     torch.manual_seed(torch.initial_seed() + team.rank)  # the same dropout on every share would be no dropout of its own
     if all(parameter.requires_grad for parameter in model.parameters()):
+        device.put(model)
         shard(model, dtype)
         return None
-    model.to(dtype)
+    device.put(model, dtype)
     return team.average
 
 
@@ -138,6 +150,12 @@ def shard(model: torch.nn.Module, dtype: torch.dtype) -> None:
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """A sharded tensor gathered (every process must ask), any other as it is."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def held(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's part of a sharded tensor, any other as it is."""
+    part: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
 
 
 def like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -58,7 +58,7 @@ class Learning:
 
     def values(self, learned: Sequence[torch.Tensor], decay: float) -> dict[str, torch.Tensor]:
         """Float32 values by name, as the model had them before; `decay` is what is left of embedding rows without a token."""
-        found = {name: parallel.whole(value) for name, value in zip(self.names, learned, strict=True)}
+        found = {name: parallel.whole(value).cpu() for name, value in zip(self.names, learned, strict=True)}
         if self.table:
             found[self.table.name] = self.table.full(found[self.table.name], decay)
         return found
