@@ -32,7 +32,9 @@ def section(kind: str, name: str) -> str:
     fields = getattr(parts.load(kind, name), "Config", None)
     rows = [row(option, field) for option, field in (fields.model_json_schema()["properties"].items() if fields else ())]
     table = ["| option | default | allowed | |", "|---|---|---|---|", *rows, ""] if rows else []
-    return "\n".join([f"### {name}\n", parts.doc(kind, name).strip(), "", *table])
+    rates = getattr(parts.load(kind, name), "LEARNING_RATES", ())
+    told = [f"Learning rates searched: {rates[0]:g} to {rates[1]:g}, on a log scale.", ""] if rates else []
+    return "\n".join([f"### {name}\n", parts.doc(kind, name).strip(), "", *told, *table])
 
 
 def row(option: str, field: dict[str, Any]) -> str:

@@ -50,8 +50,8 @@ class Fit(Record):
     batch_size: int = Field(32, ge=1, le=4096, description="rows per optimizer step")
     max_length: int = Field(128, ge=4, le=8192, description="tokens kept of each row")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: the fastest by a timed matrix product")
-    patience: int = Field(3, ge=0, le=1000, description="a fit ends after so many epochs without a better validation score; "
-                                                        "0: never")
+    patience: int = Field(3, ge=0, le=1000, description="a fit ends after so many epochs without a better validation score "
+                                                        "(0: never); the best epoch's weights are kept in any case")
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes weigh more in the loss, as "
                                                                            "much as they are rarer")
 
@@ -60,7 +60,7 @@ class Budget(Record):
     """The same for every method, whatever it is."""
 
     trials: int = Field(6, ge=1, le=1000, description="learning rates tried per method")
-    seeds: int = Field(3, ge=1, le=100, description="fits of the best setting, each with its own seed")
+    seeds: int = Field(3, ge=1, le=100, description="fits at the best learning rate, each with its own seed; its trial is one")
     minutes: float = Field(20.0, gt=0, description="cap for each method's search, in minutes of fitting")
 
 

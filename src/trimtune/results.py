@@ -67,6 +67,8 @@ class Search(Record):
     seeds: tuple[SeedFit, ...]
     learning_rate: float | None
     seconds: float
+    precision: str = ""
+    """the number format that its fits computed in"""
     peak_memory_mb: float = 0.0
     notes: tuple[str, ...] = ()
     cause: str = ""

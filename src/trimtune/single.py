@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from trimtune import parts
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.measure._seeds import score_seeds
 from trimtune.process import Watch
@@ -23,6 +24,23 @@ from trimtune.tune.parallel import launched
 METRICS = "metrics.json"
 _FACTS = ("rows_per_s", "tokens_per_s", "epochs_run", "curve", "losses", "device", "precision", "parameters",
           "trained_parameters")
+
+_CARD = """\
+# {name}: {model_name} tuned by {method}
+
+{accuracy:.1%} of {test_rows:,} test rows right. Learning rate {learning_rate:g}, {epochs_run} of {epochs} epochs, the best one
+kept, seed {seed}, in {precision}; {metrics} has all figures.
+
+```python
+from transformers import AutoTokenizer, {auto}
+{peft}
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = {auto}.from_pretrained("{name}")
+{adapter}
+inputs = tokenizer(["a text", "another"], padding=True, truncation=True, max_length={max_length}, return_tensors="pt")
+answers = [model.config.id2label[index] for index in model.eval()(**inputs).logits.argmax(-1).tolist()]
+```
+"""
 
 
 def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", config: dict[str, Any] | None = None,
@@ -91,11 +109,24 @@ def _accuracy(made: Artifact, use: Use, study: Study, rate: float, rows: Artifac
     return accuracy
 
 
+def _card(made: Artifact, found: dict[str, Any], name: str) -> str:
+    """What the folder is and how it is loaded, by someone who has transformers alone."""
+    task = parts.load("task", made.config["task"])
+    adapter = (made.folder / task.ADAPTER).is_dir()
+    return _CARD.format(
+        name=name, auto=task.AUTO_CLASS, peft="from peft import PeftModel\n" if adapter else "",
+        adapter=f'model = PeftModel.from_pretrained(model, "{name}/{task.ADAPTER}")\n' if adapter else "",
+        test_rows=found["rows"]["test"], metrics=METRICS,
+        **{key: made.config[key] for key in ("model_name", "max_length")},
+        **{key: found[key] for key in ("method", "accuracy", "learning_rate", "epochs_run", "epochs", "seed", "precision")})
+
+
 def _hand_over(made: Artifact, found: dict[str, Any], scratch: Path, out: Path) -> None:
     """`out` in one move, so that it is whole or absent."""
     shutil.rmtree(scratch / "out", ignore_errors=True)
     (scratch / "out").mkdir()
     link_tree(made.folder, scratch / "out")
+    (scratch / "out" / "README.md").write_text(_card(made, found, out.name), encoding="utf-8")
     (scratch / "out" / METRICS).write_text(json.dumps({**found, "out": out.name}, indent=1) + "\n", encoding="utf-8")
     if out.exists():
         out.rmdir()

@@ -47,6 +47,9 @@ def explain(name: o.Part) -> None:
                       do="`trimtune parts` lists them with a line each.")
     for kind in kinds:
         typer.echo(f"{kind} {stem}\n\n{parts.doc(kind, stem)}\n")
+        if kind == "method":
+            low, high = parts.load(kind, stem).LEARNING_RATES
+            typer.echo(f"  learning rates searched: {low:g} to {high:g}, on a log scale\n")
         config = getattr(parts.load(kind, stem), "Config", None)
         schema = config.model_json_schema() if config else {}
         for key, field in schema.get("properties", {}).items():

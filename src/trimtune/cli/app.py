@@ -189,6 +189,7 @@ def predict(bundle: o.Bundle, texts: o.Texts = None, file: o.Rows = None, column
     """Answer texts with a bundle. A file's rows keep their columns and get label and probability.
 
     Example: trimtune predict bundle/ "my invoice is wrong"
+
     Example: trimtune predict bundle/ --file mails.csv -o answered.csv
     """
     from trimtune.cli.predicting import predict as answer
@@ -202,9 +203,13 @@ def tune(train: o.Data, out: o.FitOut, method: o.Method = "lora", set_: o.Settin
          precision: o.Precision = "auto", patience: o.Patience = 3, class_weights: o.ClassWeights = "none", seed: o.Seed = 0,
          validation: o.Validation = None, test: o.Test = None, text: o.TextColumn = None, label: o.LabelColumn = None,
          task: o.Task = "text-classification", quiet: o.Quiet = False, json: o.Json = False) -> None:
-    """Fit one method once, without search or trims, and save the model.
+    """Fit one method once, without search or trims, and save the model at its best epoch by validation.
 
-    Example: trimtune tune train.csv --method lora --set r=16 --lr 1e-3 --epochs 3 --out fitted/
+    A stopped or killed fit goes on from its last checkpoint with the same command. Under torchrun all processes make one fit
+    together (adapters average gradients, full fits are sharded); the batch size counts the rows of all.
+
+    Example: trimtune tune train.csv --method lora --set r=16 --lr 1e-3 --out fitted/
+
     Example: torchrun --nproc-per-node 2 -m trimtune tune train.csv --out fitted/
     """
     from trimtune import api, screen

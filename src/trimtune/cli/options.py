@@ -62,16 +62,18 @@ LabelColumn = Annotated[str | None, Option("--label", metavar="COLUMN", help="Th
 Method = Annotated[str, Option("--method", help=f"One of {', '.join(parts.names('method'))}.")]
 Settings = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE",
                                               help="An option of the method, such as r=16; may be repeated.")]
-LearningRate = Annotated[float | None, Option("--lr", help="Learning rate. [default: the middle of the method's range]")]
+LearningRate = Annotated[float | None, Option("--lr", help="Learning rate. [default: the middle of the method's range; "
+                                                   "`trimtune explain` tells it]")]
 Epochs = Annotated[int, Option("--epochs", min=1, max=1000, help="Passes over the rows.")]
-BatchSize = Annotated[int, Option("--batch-size", min=1, max=4096, help="Rows per step.")]
+BatchSize = Annotated[int, Option("--batch-size", min=1, max=4096,
+                                     help="Rows per step; more than memory holds are accumulated to the same gradient.")]
 MaxLength = Annotated[int, Option("--max-length", min=4, max=8192, help="Tokens kept of each row.")]
 Precision = Annotated[Literal["auto", "fp32", "bf16"], Option("--precision", help="auto: the fastest by a timed matrix product.")]
 Patience = Annotated[int, Option("--patience", min=0, max=1000,
-                                 help="End after so many epochs without a better validation score; 0: never.")]
+                                 help="End after so many epochs without a better score; 0: never.")]
 ClassWeights = Annotated[Literal["none", "balanced"], Option("--class-weights",
                                                              help="balanced: a rare class weighs more in the loss.")]
-Seed = Annotated[int, Option("--seed", min=0, max=2**32 - 1, help="Of everything random.")]
-Validation = Annotated[str | None, Option("--validation", metavar="DATA", help="Validation rows. [default: split off]")]
-Test = Annotated[str | None, Option("--test", metavar="DATA", help="Test rows. [default: split off]")]
+Seed = Annotated[int, Option("--seed", min=0, max=2**32 - 1, help="Of everything random, a split of the rows too.")]
+Validation = Annotated[str | None, Option("--validation", metavar="DATA", help="Validation rows. [default: 15% of each class]")]
+Test = Annotated[str | None, Option("--test", metavar="DATA", help="Test rows. [default: 15% of each class]")]
 Task = Annotated[str, Option("--task", help=f"One of {', '.join(name.replace('_', '-') for name in parts.names('task'))}.")]

@@ -92,7 +92,9 @@ def epochs_sentence(result: Result, search: Search) -> str:
     why = f" ({ended} ended after {words.count(patience, 'epoch')} without a better score)" if ended else ""
     reached = words.duration(statistics.median(seed.seconds_to_99 for seed in search.seeds))
     fits = "Its fit ran" if len(run) == 1 else "Its fits ran"
-    return f"{fits} {span} of {words.count(asked, 'epoch')}{why}; 99% of the best validation score after {reached} of fitting."
+    inside = f" in {search.precision}" if search.precision else ""
+    return (f"{fits} {span} of {words.count(asked, 'epoch')}{inside}{why}; 99% of the best validation score after {reached} of "
+            "fitting.")
 
 
 def step_costs(result: Result) -> list[tuple[str, str, int, int]]:

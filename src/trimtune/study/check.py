@@ -69,7 +69,8 @@ def _translated(error: ValidationError, values: dict[str, Any], fields: dict[str
     if first["type"] in ("value_error", "assertion_error"):
         what = first["msg"].removeprefix("Value error, ") + "."
     return TrimtuneError(f"{at}: {quoted(value)} is not taken.", what, f"{kind_of(value).capitalize()} was given; change it."
-                         if not _fits(value, fields[str(key)]) else "Choose a value inside the range.")
+                         if not _fits(value, fields[str(key)]) else
+                         "Choose one of these." if "enum" in fields[str(key)] else "Choose a value inside the range.")
 
 
 def _fits(value: Any, field: dict[str, Any]) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter"
 PEFT_TASK = "SEQ_CLS"
+AUTO_CLASS = "AutoModelForSequenceClassification"
 HEADS = ("classifier", "score", "classification_head")
 """what transformers calls the head, by architecture"""
 

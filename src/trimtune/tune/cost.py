@@ -16,12 +16,17 @@ def cost(links: Sequence[Artifact], store: Store) -> dict[str, Reading]:
     trims = "" if len(links) == 1 else f" and {len(links) - 1} trim{'s' if len(links) > 2 else ''} after it"
     note = f"the fit of the tuned weights{trims}; the search is told apart"
     found = {"fit_seconds": (sum(link.seconds for link in links) + features_seconds(links[0], store), "s"),
-             "fit_peak_memory_mb": (max(link.peak_memory_mb for link in links), "MB")}
+             "fit_peak_memory_mb": (max(link.peak_memory_mb for link in [*links, *features_of(links[0], store)]), "MB")}
     return {name: Reading(name=name, value=value, unit=unit, better="lower", n=1, note=note)
             for name, (value, unit) in found.items()}
 
 
 def features_seconds(tuned: Artifact, store: Store) -> float:
     """Seconds of the features step that a fit was made from; 0 for a fit on tokens."""
+    return sum(made.seconds for made in features_of(tuned, store))
+
+
+def features_of(tuned: Artifact, store: Store) -> list[Artifact]:
+    """The features step that a fit was made from, if it was."""
     parents = [store.seen(key) for key in tuned.parents]
-    return sum(parent.seconds for parent in parents if parent and parent.step == "features")
+    return [parent for parent in parents if parent and parent.step == "features"]

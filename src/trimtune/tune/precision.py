@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
-from trimtune.process import place
+from trimtune.process import emit, place
 from trimtune.records import Study
 from trimtune.store import Store
 from trimtune.tune import device
@@ -67,7 +67,9 @@ def working_precision(study: Study, store: Store) -> str:
 
 def time_products(folder: Path) -> dict[str, Any]:
     """The step that keeps the timing: facts hold GFLOP/s per format and the one chosen. Writes no file."""
-    return {"gflops": {name: round(speed, 1) for name, speed in measured().items()}, "chosen": choose("auto")}
+    chosen, told = choose("auto"), ", ".join(f"{name} {speed:,.0f}" for name, speed in measured().items())
+    emit("note", text=f"fits compute in {chosen}: matrix products at {told} GFLOP/s")
+    return {"gflops": {name: round(speed, 1) for name, speed in measured().items()}, "chosen": chosen}
 
 
 def dtype(precision: str) -> torch.dtype:

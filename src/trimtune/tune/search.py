@@ -22,7 +22,7 @@ from trimtune.results import Search, SeedFit, Trial
 from trimtune.store import Store
 from trimtune.tune import features, fitting
 from trimtune.tune.attention import working_attention
-from trimtune.tune.cost import features_seconds
+from trimtune.tune.cost import features_of, features_seconds
 from trimtune.tune.precision import working_precision
 
 FitAt = Callable[[float, int, tuple[float, ...]], Artifact]
@@ -64,7 +64,8 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
             notes.append(f"{method.label}: seed {seed} failed ({failure.cause})")
     found = {"seeds": tuple(map(seed_fit, fits)), "learning_rate": rate, "notes": tuple(notes),
              "seconds": spent + sum(fit.seconds for fit in fits[1:]) + features_seconds(fits[0], store),
-             "peak_memory_mb": max(fit.peak_memory_mb for fit in [*kept, *fits])}
+             "precision": fits[0].facts["precision"],
+             "peak_memory_mb": max(fit.peak_memory_mb for fit in [*kept, *fits, *features_of(fits[0], store)])}
     return ledger.model_copy(update=found), max(fits, key=_score)
 
 

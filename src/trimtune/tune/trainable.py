@@ -108,6 +108,7 @@ def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], 
         for name, value in values.items():
             fresh_parameters[name].copy_(value)
     fresh.save_pretrained(folder)
+    (folder / WEIGHTS).chmod(0o644)  # readable to others, as its other files are
 
 
 def _for_the_untouched_base(adapter: Path, originals: dict[str, torch.Tensor]) -> None:

@@ -1,7 +1,7 @@
 """IA³: learned scales on keys, values and feed-forward activations; merged into the weights afterwards.
 
-Use it when a task must be a few kilobytes and inference must cost nothing; not when the task is far from what the base
-knows: it can turn features up and down, not make new ones, and full tuning or LoRA is then better.
+Use it when a task must be some ten kilobytes beside its head and inference must cost nothing; not when the task is far from
+what the base knows: it can turn features up and down, not make new ones, and full tuning or LoRA is then better.
 
     k' = l_k ⊙ k,  v' = l_v ⊙ v,  h' = l_ff ⊙ h before the output layer,  l: [D] or [D_ff], ones at first;  W frozen
 

@@ -1,6 +1,7 @@
 """LoRA: low-rank updates beside frozen linear layers; merged into them afterwards, so inference costs nothing.
 
-Use it as the first thing to try: near full tuning at a fraction of its memory, and a task is a file of a few megabytes.
+Use it as the first thing to try: near full tuning with a fraction of its trained weights and of the memory that these take
+(in a small model activations take more), and a task is a file of a few megabytes.
 Not when the task is far from what the base knows and rows are plenty: full tuning then wins.
 
     W' x = W x + (α / r) · B A · dropout(x),  A: [r, D_in] random, B: [D_out, r] zero;  W frozen
@@ -38,7 +39,7 @@ class Config(BaseModel):
     alpha: float = Field(16.0, gt=0, description="the update is scaled by alpha / r")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the adapter's input while tuning")
     targets: str | list[str] = Field("all-linear", description="`all-linear`, or names of layers such as [query, value]")
-    bias: str = Field("none", pattern="^(none|all|lora_only)$", description="which biases learn too: none, all, lora_only")
+    bias: Literal["none", "all", "lora_only"] = Field("none", description="which biases learn too")
     layers: int | None = Field(None, ge=1, le=1000, description="adapt only so many of the upper layers; null: all of them")
     dora: bool = Field(False, description="learn each row's length apart from its direction")
     rslora: bool = Field(False, description="scale the update by alpha / sqrt(r)")
