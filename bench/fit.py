@@ -158,7 +158,8 @@ def fit(method: str) -> dict[str, Any]:
         base = base_of(study, facts.labels, store)
         fit_at = search.fitter(study.tune[0], study, base, rows, store)
         made = [fit_at(1e-3 * (trial + 1), 0, ()) for trial in range(TRIALS if method == "head" else 1)]
-        line: dict[str, Any] = {"precision": made[0].facts["precision"], "peak_memory_mb": max(one.peak_memory_mb for one in made)}
+        line: dict[str, Any] = {"precision": made[0].facts["precision"],
+                                "peak_memory_mb": max(one.peak_memory_mb for one in made)}
         if method == "head":
             features = sum(parent.facts["pass_seconds"] for parent in map(store.seen, made[0].parents)
                            if parent and parent.step == "features")
