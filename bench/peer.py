@@ -14,6 +14,7 @@ import io
 import json
 import runpy
 import sys
+from typing import Any
 
 import torch
 import transformers
@@ -27,12 +28,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--validation", help="CSV of rows to score after training")
     asked, rest = parser.parse_known_args()
-    arguments, trainer = transformers.TrainingArguments, transformers.Trainer
-    if asked.lr or asked.seed:
-        given = {"learning_rate": asked.lr} if asked.lr else {}
-        transformers.TrainingArguments = lambda **settings: arguments(**{**settings, **given, "seed": asked.seed})
     made: list[transformers.Trainer] = []
-    transformers.Trainer = lambda **settings: made.append(trainer(**settings)) or made[0]
+    arguments, trainer = transformers.TrainingArguments, transformers.Trainer
+    set_arguments, set_trainer = arguments.__init__, trainer.__init__
+    given = {"seed": asked.seed, **({"learning_rate": asked.lr} if asked.lr else {})}
+
+    def with_given(self: Any, **settings: Any) -> None:
+        set_arguments(self, **{**settings, **given})
+
+    def remembered(self: Any, **settings: Any) -> None:
+        set_trainer(self, **settings)
+        made.append(self)
+
+    arguments.__init__, trainer.__init__ = with_given, remembered  # the classes themselves: transformers hands them out anew
     if asked.head:
         import peft
 
@@ -44,6 +52,7 @@ def main() -> None:
     line = json.loads(said.getvalue().splitlines()[-1])
     if asked.validation:
         line["validation_accuracy"] = accuracy(made[0], asked.validation)
+        assert not asked.lr or made[0].args.learning_rate == asked.lr
     print(json.dumps(line))
 
 
