@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import tempfile
 import threading
 import time
@@ -124,9 +125,15 @@ def kill(folder: Path, kills: int, draw: random.Random) -> list[dict[str, Any]]:
                 "went_on": 0, "fits": 0, "files": len(whole.files), "equal": True}
         while line["kills"] < mine:
             home = folder / f"{method}-{line['fits']}"
+            for timed in store.folder.glob("attention-*"):  # as in a run's store: timed once, however busy the machine gets
+                shutil.copytree(timed, home / timed.name)
             made, done, resumed = killed_fit(method, wanted, home, draw, mine - line["kills"], 0.7 * whole.seconds)
             line["kills"], line["went_on"], line["fits"] = line["kills"] + done, line["went_on"] + resumed, line["fits"] + 1
-            line["equal"] &= made.files == whole.files and told(made) == told(whole)
+            other = [name for name in whole.files if made.files.get(name) != whole.files[name]]
+            other += [name for name, value in told(whole).items() if told(made)[name] != value]
+            if other:
+                line["equal"] = False
+                print(f"{method}, fit {line['fits']}: unequal {', '.join(other)}", flush=True)
         print(f"{method:6} {line['precision']:6} {line['seconds']:5} s {line['kills']:6} {line['went_on']:8} {line['fits']:5} "
               f"{line['files']:6}  {'yes' if line['equal'] else 'NO'}", flush=True)
         fits.append(line)
