@@ -100,6 +100,7 @@ def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], 
         if any(getattr(settings, "init_lora_weights", True) in _TAKEN_OUT for settings in model.peft_config.values()):
             _for_the_untouched_base(folder / task.ADAPTER, originals)
         _in_order(folder / task.ADAPTER / _SETTINGS)
+        (folder / task.ADAPTER / _ADAPTER).chmod(0o644)  # readable to others, as its other files are
         return
     link_tree(base, folder, skip=("artifact.json", WEIGHTS, "config.json"))
     fresh = task.load_base(base)
@@ -108,7 +109,7 @@ def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], 
         for name, value in values.items():
             fresh_parameters[name].copy_(value)
     fresh.save_pretrained(folder)
-    (folder / WEIGHTS).chmod(0o644)  # readable to others, as its other files are
+    (folder / WEIGHTS).chmod(0o644)
 
 
 def _for_the_untouched_base(adapter: Path, originals: dict[str, torch.Tensor]) -> None:
