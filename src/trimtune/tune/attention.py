@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 KINDS = ("eager", softmax.NAME, "sdpa")
-CLEARLY = 1.1
+CLEARLY = 1.3
 """how many times as fast as `eager` another must be: what is near would be chosen by the moment"""
 
 
