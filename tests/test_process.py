@@ -221,6 +221,7 @@ def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
 def test_a_process_that_starts_anew_as_on_macos_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trimtune.process._START", "spawn")
     with Worker(tmp_path / "log") as worker:
+        assert worker.call(os.getppid) == os.getpid(), "no fork server between"
         assert worker.call(add, 2, b=3) == 5
         assert worker.call(torch_threads) == threads()
         with pytest.raises(StepFailed, match="signal 9"):

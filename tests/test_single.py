@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 import trimtune
-from trimtune import api
+from trimtune import api, single
+from trimtune.cli import main
+from trimtune.errors import StepFailed
+from trimtune.records import Study, Use
 
 TEXTS = ["a text", "another"]
 
@@ -29,13 +32,26 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_class_weights_reach_the_fit(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fit(use: Use, study: Study, *_: object) -> None:
+        asked.append(study.fit.class_weights)
+        raise StepFailed("seen")
+
+    monkeypatch.setattr(single, "_fit", fit)
+    for more in ([], ["--class-weights", "balanced"]):
+        assert main(["tune", str(rows / "train.csv"), "-o", str(tmp_path / "fitted"), *more]) == 1
+    assert asked == ["none", "balanced"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_the_folder_loads_as_its_readme_says(method: str, rows: Path, tmp_path: Path) -> None:
     from trimtune.tasks import text_classification as task
 
     api.tune(rows / "train.csv", validation=rows / "validation.csv", test=rows / "test.csv", out=tmp_path / "fitted",
-             method=method, epochs=1, max_length=32, class_weights="balanced")
+             method=method, epochs=1, max_length=32)
     told = (tmp_path / "fitted" / "README.md").read_text(encoding="utf-8")
     code = told.split("```python\n")[1].split("```")[0]
     done = subprocess.run([sys.executable, "-c", f"{code}\nimport json\nprint(json.dumps(model(**inputs).logits.tolist()))"],

@@ -56,6 +56,7 @@ def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: s
         out: the folder for the fitted model; what is in it is never overwritten.
         config: the method's own options, such as {"r": 16}; `trimtune explain lora` lists them.
         learning_rate: None takes the middle of the method's range.
+        class_weights: `balanced` lets a rare class weigh more in the loss.
         patience: epochs without a better validation score after which it ends; 0: it runs them all.
 
     Returns:

@@ -62,7 +62,7 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
         raise TrimtuneError(f"--out {out} exists and is not an empty folder.",
                             "It must be a new or empty folder: nothing is overwritten.", "Choose another folder.")
     use = Use(name=method.replace("-", "_"), config=config or {}, given=config or {})
-    low, high = search.range_of(use)
+    low, high = parts.load("method", use.name).LEARNING_RATES
     rate = learning_rate if learning_rate is not None else float(f"{math.sqrt(low * high):.2g}")
     fit: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision,
                                patience=patience, class_weights=class_weights)

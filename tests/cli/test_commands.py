@@ -118,6 +118,7 @@ def test_explain_lists_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "lora"]) == 0
     shown = capsys.readouterr().out
     assert "r: a whole number" in shown
+    assert "learning rates searched: 0.0005 to 0.01" in shown
     assert "Source:" in shown
 
 

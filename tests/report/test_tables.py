@@ -65,8 +65,8 @@ def test_the_epochs_sentence_says_how_long_the_fits_were() -> None:
     assert tuning.epochs_sentence(result, search.model_copy(update={"seeds": tuple(seeds)})) == (
         "Its fits ran 5 to 8 of 8 epochs (1 ended after 2 epochs without a better score); "
         "99% of the best validation score after 6.20 s of fitting.")
-    assert tuning.epochs_sentence(result, search.model_copy(update={"seeds": tuple(seeds[:1])})).startswith(
-        "Its fit ran 8 of 8 epochs; 99% of")
+    assert tuning.epochs_sentence(result, search.model_copy(update={"seeds": tuple(seeds[:1]), "precision": "bf16"})).startswith(
+        "Its fit ran 8 of 8 epochs in bf16; 99% of")
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ CASES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     # fit, budget
     "epochs zero": (HEAD + "fit: {epochs: 0}\n", ("study.yaml:3: fit.epochs", "'0'", "from 1 to 1000")),
     "fit key": (HEAD + "fit: {epoch: 3}\n", ("study.yaml:3: fit.epoch", "Did you mean 'epochs'?")),
-    "precision": (HEAD + "fit: {precision: int8}\n", ("study.yaml:3: fit.precision", "'int8'", "bf16")),
+    "precision": (HEAD + "fit: {precision: int8}\n", ("study.yaml:3: fit.precision", "'int8'", "bf16", "Choose one of these")),
     "budget a number": (HEAD + "budget: 20\n", ("study.yaml:3: budget", "'20'", "a mapping")),
     "budget minutes": (HEAD + "budget: {minutes: 0}\n", ("study.yaml:3: budget.minutes", "above 0")),
     "budget infinite": (HEAD + "budget: {minutes: .inf}\n", ("study.yaml:3: budget.minutes", "a number")),

@@ -30,7 +30,10 @@ def test_thresholds_are_the_median_less_two_standard_errors():
 def test_a_search_stays_in_its_range_repeats_itself_and_takes_the_best(small, tmp_path):
     study, _, base, rows = small
     head = Use(name="head", config=parts.load("method", "head").Config().model_dump())
-    ledger, artifact = search.tune(head, study, base, rows, Store(tmp_path / "a"))
+    store = Store(tmp_path / "a")
+    ledger, artifact = search.tune(head, study, base, rows, store)
+    assert ledger.precision == artifact.facts["precision"]
+    assert ledger.peak_memory_mb == max(step.peak_memory_mb for step in store.steps if step.step in ("tune", "features"))
     low, high = parts.load("method", "head").LEARNING_RATES
     assert len(ledger.trials) == 3
     assert all(low <= one.learning_rate <= high for one in ledger.trials)
@@ -77,14 +80,3 @@ def test_a_range_that_ends_too_early_is_widened_once_and_says_so(small_study, di
     assert [trial.learning_rate for trial in trials[8:]] == beyond
     assert len(kept) == len(trials) == 10
     assert f"at the {side} edge" in notes[0] and f"the best is there: {beyond[-1]:g}" in notes[0]
-
-
-def test_options_that_make_a_step_larger_move_the_range_down():
-    def range_of(**options):
-        return search.range_of(Use(name="lora", config=options))
-
-    low, high = parts.load("method", "lora").LEARNING_RATES
-    assert range_of() == (low, high)
-    assert range_of(rslora=True, r=16) == (low / 4, high / 4)
-    assert range_of(init="pissa")[1] < high / 5
-    assert search.range_of(Use(name="head", config={})) == parts.load("method", "head").LEARNING_RATES

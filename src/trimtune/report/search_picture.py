@@ -6,7 +6,6 @@ from trimtune import parts
 from trimtune.report import words
 from trimtune.report.drawing import Keys, svg, ticks
 from trimtune.results import Result, Search
-from trimtune.tune.search import range_of
 
 _CROSS = "M-.7,-.7L.7,.7M-.7,.7L.7,-.7"
 
@@ -33,7 +32,8 @@ def picture(result: Result, found: Search, keyed: Keys, width: int = 320, height
                "told": f"learning rate {words.rate(trial.learning_rate)}: failed, {trial.cause}"}
               for trial in found.trials if trial.cause]
     rates = [trial.learning_rate for trial in found.trials]
-    rates += range_of(found.method) if found.method.name in parts.names("method") else ()
+    if found.method.name in parts.names("method"):  # a part that was dropped in for the run may be gone
+        rates += parts.load("method", found.method.name).LEARNING_RATES
     color = keyed.colors[found.method.label]
     x = alt.X("x:Q", title="Learning rate", scale=alt.Scale(type="log", domain=[min(rates) / 1.4, max(rates) * 1.4], nice=False),
               axis=alt.Axis(values=ticks(min(rates) / 1.4, max(rates) * 1.4), format="~e"))

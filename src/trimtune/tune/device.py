@@ -43,7 +43,7 @@ def of(model: torch.nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def put(model: torch.nn.Module, dtype: torch.dtype | None = None) -> None:
+def put(model: torch.nn.Module, dtype: torch.dtype) -> None:
     """Move a model here, with its parameters in `dtype`. Its buffers keep their own: rotary frequencies rounded to bf16 would
     turn a token at position 512 by 0.6 radians (heads of 128)."""
     model.to(here())

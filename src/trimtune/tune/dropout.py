@@ -11,6 +11,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from trimtune.tune import device
+
 if TYPE_CHECKING:
     import torch
 
@@ -39,8 +41,14 @@ def factors(x: torch.Tensor, p: float, seed: int) -> torch.Tensor:
 
 
 def quicken(model: torch.nn.Module, seed: int) -> None:
-    """Replace every `nn.Dropout` of the model that is on (p > 0) by the fast one; one that is off costs nothing."""
+    """Replace every `nn.Dropout` of the model that is on (p > 0) by the fast one; one that is off costs nothing.
+
+    On a GPU, whose own is one quick operation, all stay.
+    """
     import torch
+
+    if device.here().type != "cpu":
+        return
 
     class FastDropout(torch.nn.Module):
         def __init__(self, p: float) -> None:
@@ -48,8 +56,6 @@ def quicken(model: torch.nn.Module, seed: int) -> None:
             self.p, self.seed = p, seed
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if x.device.type != "cpu":
-                return torch.nn.functional.dropout(x, self.p, self.training)
             return x * factors(x, self.p, self.seed) if self.training else x
 
     for module in list(model.modules()):

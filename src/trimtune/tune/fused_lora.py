@@ -64,11 +64,10 @@ def _function() -> Any:
             x_ND = x.flatten(0, -2)
             dropped = x_ND if factors is None else x_ND * factors.flatten(0, -2)
             thin = dropped @ a.t()
-            on_cpu = x.device.type == "cpu"
-            out = x_ND @ weight.t() if on_cpu else torch.nn.functional.linear(x_ND, weight, bias)
-            if bias is None or not on_cpu:
-                out.addmm_(thin, b.t(), alpha=scale)
+            if bias is None or x.device.type != "cpu":
+                out = torch.nn.functional.linear(x_ND, weight, bias).addmm_(thin, b.t(), alpha=scale)
             else:  # the bias as one more rank: added by itself it would cost a CPU a pass over `out`
+                out = x_ND @ weight.t()
                 out.addmm_(torch.cat([thin * scale, thin.new_ones(len(thin), 1)], 1), torch.cat([b, bias[:, None]], 1).t())
             ctx.save_for_backward(dropped, thin, weight, a, b, factors)
             ctx.scale = scale

@@ -127,7 +127,7 @@ def spread(model: torch.nn.Module, dtype: torch.dtype, team: Team) -> Callable[[
         return None
     torch.manual_seed(torch.initial_seed() + team.rank)  # the same dropout on every share would be no dropout of its own
     if all(parameter.requires_grad for parameter in model.parameters()):
-        device.put(model)
+        model.to(device.here())
         shard(model, dtype)
         return None
     device.put(model, dtype)

@@ -112,7 +112,7 @@ def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> t
 
 def _beyond(method: Use, trials: list[Trial]) -> tuple[str, list[float]]:
     """The edge at which the best trial lies (in the outer twentieth of the log range), if it does, and two rates beyond it."""
-    low, high = range_of(method)
+    low, high = parts.load("method", method.name).LEARNING_RATES
     best = _best(trials)
     if best is None:
         return "", []
@@ -126,14 +126,6 @@ def _best(trials: list[Trial]) -> float | None:
     """The learning rate of the best trial that ran to its end."""
     whole = [trial for trial in trials if trial.score is not None and not trial.pruned]
     return max(whole, key=lambda trial: trial.score or 0.0).learning_rate if whole else None
-
-
-def range_of(method: Use) -> tuple[float, float]:
-    """The lowest and the highest learning rate of a method's search; one whose options move them has a function for it."""
-    part = parts.load("method", method.name)
-    moved = hasattr(part, "learning_rates")
-    low, high = part.learning_rates(part.Config(**method.config)) if moved else part.LEARNING_RATES
-    return low, high
 
 
 def _rounded(rate: float) -> float:
@@ -190,7 +182,7 @@ def _optuna(method: Use, seed: int, trials: int) -> tuple[Any, dict[str, Any]]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    low, high = range_of(method)
+    low, high = parts.load("method", method.name).LEARNING_RATES
     sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=len(_FIRST), deterministic_objective=False)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for share in _FIRST[:trials]:

@@ -20,7 +20,6 @@ the rest of W; what is saved is the difference to that start, a plain LoRA of ra
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,13 +43,6 @@ class Config(BaseModel):
     dora: bool = Field(False, description="learn each row's length apart from its direction")
     rslora: bool = Field(False, description="scale the update by alpha / sqrt(r)")
     init: Literal["default", "pissa", "olora"] = Field("default", description="where the update starts: at zero, or in W itself")
-
-
-def learning_rates(config: Config) -> tuple[float, float]:
-    """The range at the options asked for: a step of the same size moves the update √r times as far under `rslora`, and much
-    farther from a start that isn't zero (LOG.md has figures)."""
-    slower = (math.sqrt(config.r) if config.rslora else 1.0) * (1.0 if config.init == "default" else 10.0)
-    return LEARNING_RATES[0] / slower, LEARNING_RATES[1] / slower
 
 
 def top_layers(config: Config) -> int | None:
