@@ -71,7 +71,6 @@ def fit_with(work: Any, method: str, small: Any, store: Store, monkeypatch: pyte
     study = study.model_copy(update={"fit": study.fit.model_copy(update={"epochs": 2, "max_length": 16})})
     low, high = parts.load("method", method).LEARNING_RATES
     monkeypatch.setattr(search.fitting, "fit", work)
-    monkeypatch.setattr(search, "working_attention", lambda *_: "eager")  # each store would time it anew
     try:
         return search.fitter(use(method), study, base, rows, store)((low * high) ** 0.5, 0, ())
     finally:

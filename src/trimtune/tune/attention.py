@@ -1,12 +1,14 @@
-"""Which attention is fast here: found by timing each kind, forward and backward, at the width of the user's rows.
+"""Which attention is fast here: the usual one, unless timing each kind at the width of the user's rows says otherwise clearly.
 
 `eager` writes the attention map out: three products and a softmax. `eager_float32` does so with the softmax in float32
-(softmax.py). `sdpa` is torch's fused kernel: it needs less memory and wins on long rows and on GPUs, but on CPUs its backward
-pass is slow. They differ in the last digits only.
+(softmax.py). `sdpa` is torch's fused kernel: it needs less memory and wins on long rows, on GPUs and in float32, but on CPUs
+its backward pass in bf16 is slow. They differ in the last digits only; but a fit whose last digits follow from which kind
+happened to be quicker at the moment is not the same fit twice, so what is near is not decided by the clock (LOG.md).
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from pathlib import Path
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     import torch
 
 KINDS = ("eager", softmax.NAME, "sdpa")
-CLEARLY = 1.3
-"""how many times as fast as `eager` another must be: what is near would be chosen by the moment"""
+CLEARLY = 2.0
+"""how many times as fast as the usual one another must be"""
+SHORT, LONG = 56, 512
+"""tokens: on CPUs in bf16 a float32 softmax wins below the one, torch's fused kernel from the other on"""
 
 
 def working_attention(study: Study, precision_: str, base: Artifact, rows: Artifact, store: Store) -> str:
@@ -45,28 +49,39 @@ def time_each(folder: Path, *, base: Path, rows: Path, task: str, batch_size: in
     texts = data.load(rows).train.texts[:1000]
     tokenizer = parts.load("task", task).load_tokenizer(base)
     width = round(statistics.fmean(map(len, tokenizer(texts, truncation=True, max_length=max_length)["input_ids"])))
-    kinds = [kind for kind in KINDS if kind != softmax.NAME or precision_ != "fp32"]  # where it would be `eager`
-    found = {kind: round(1000 * seconds(kind, batch_size, heads, width, size // heads, precision.dtype(precision_)), 3)
-             for kind in kinds}
-    fastest = min(kinds, key=found.__getitem__)
-    chosen = fastest if found[fastest] * CLEARLY < found["eager"] else "eager"
-    return {"milliseconds": found, "width": width, "chosen": chosen}
+    took = milliseconds(batch_size, heads, width, size // heads, precision_)
+    return {"milliseconds": took, "width": width, "chosen": choose(took, usual(width, precision_))}
 
 
-def seconds(kind: str, rows: int, heads: int, width: int, channels: int, dtype: torch.dtype, turns: int = 9) -> float:
-    """The median time of one attention over [rows, heads, width, channels], forward and backward, with a mask."""
+def usual(width: int, precision_: str) -> str:
+    """The kind that was the fastest of all wherever it was timed, for rows of `width` tokens on this process's device."""
+    if device.here().type != "cpu" or precision_ == "fp32" or width >= LONG:
+        return "sdpa"
+    return softmax.NAME if width < SHORT else "eager"
+
+
+def choose(took: dict[str, float], usual_: str) -> str:
+    """The usual kind, or the fastest where that is `CLEARLY` faster."""
+    fastest = min(took, key=took.__getitem__)
+    return fastest if took[fastest] * CLEARLY < took[usual_] else usual_
+
+
+def milliseconds(rows: int, heads: int, width: int, channels: int, precision_: str, turns: int = 20) -> dict[str, float]:
+    """Per kind the shortest of its times for one attention over [rows, heads, width, channels], forward and backward, with a
+    mask. The kinds take turns, so that a slow moment is slow for all."""
     import torch
 
-    at = device.here()
-    query, key, value = (torch.randn(rows, heads, width, channels).to(at, dtype).requires_grad_(True) for _ in range(3))
-    mask = torch.zeros(rows, 1, width, width, dtype=dtype, device=at)
-    took = []
+    at, working = device.here(), precision.dtype(precision_)
+    query, key, value = (torch.randn(rows, heads, width, channels).to(at, working).requires_grad_(True) for _ in range(3))
+    mask = torch.zeros(rows, 1, width, width, dtype=working, device=at)
+    took = {kind: math.inf for kind in KINDS if kind != softmax.NAME or precision_ != "fp32"}  # where it would be `eager`
     for _ in range(turns):
-        started = time.perf_counter()
-        attend(kind, query, key, value, mask).sum().backward()
-        device.wait(at)
-        took.append(time.perf_counter() - started)
-    return statistics.median(took[2:])
+        for kind in took:
+            started = time.perf_counter()
+            attend(kind, query, key, value, mask).sum().backward()
+            device.wait(at)
+            took[kind] = min(took[kind], time.perf_counter() - started)
+    return {kind: round(1000 * seconds, 3) for kind, seconds in took.items()}
 
 
 def attend(kind: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
