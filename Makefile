@@ -27,7 +27,7 @@ demo: setup
 	$(BIN)/trimtune run examples/helpdesk.yaml
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --durations=25
 
 check: setup
 	$(BIN)/ruff check .

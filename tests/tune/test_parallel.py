@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,17 @@ def tune(*words: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(scope="module")
+def by_two(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, dict[str, Any]]]:
+    """What two processes make, undisturbed: the folder, and what was said of it."""
+    @cache
+    def make(method: str, *more: str) -> tuple[Path, dict[str, Any]]:
+        folder = tmp_path_factory.mktemp("by_two") / "fit"
+        return folder, tune(rows, folder, 2, method, *more)
+
+    return make
+
+
 def kill(run: subprocess.Popen[bytes], out: str) -> None:
     """torchrun and the processes that it started, which have sessions of their own: those with this --out in their words."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -80,15 +93,15 @@ def kill(run: subprocess.Popen[bytes], out: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "more"), [("lora", ["--set", "dropout=0"]), ("full", [])])
-def test_two_processes_make_the_fit_of_one(method: str, more: list[str], rows: Path, tmp_path: Path) -> None:
-    one, two = (tune(rows, tmp_path / str(processes), processes, method, *more) for processes in (1, 2))
+def test_two_processes_make_the_fit_of_one(method: str, more: list[str], rows: Path, by_two: Any, tmp_path: Path) -> None:
+    one, (folder, two) = tune(rows, tmp_path / "one", 1, method, *more), by_two(method, *more)
     for name in ("curve", "accuracy", "epochs_run", "trained_parameters"):
         assert one[name] == two[name]
     assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)
     assert one["losses"][0] > one["losses"][1]
     assert max(one["curve"]) > 0.4, "three classes: it learned something"
     file = "adapter/adapter_model.safetensors" if method == "lora" else "model.safetensors"
-    alone, together = (load_file(tmp_path / name / file) for name in ("1", "2"))
+    alone, together = (load_file(made / file) for made in (tmp_path / "one", folder))
     assert alone.keys() == together.keys()
     apart = max(float((alone[name] - together[name]).abs().max()) for name in alone)
     assert apart < RATES[method] / 10  # each of the 14 steps moves a weight by about the rate
@@ -96,9 +109,9 @@ def test_two_processes_make_the_fit_of_one(method: str, more: list[str], rows: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])  # LoRA's own dropout is on: every process has generators of its own
-def test_two_processes_that_are_killed_go_on_as_if_nothing_had_been(method: str, rows: Path, tmp_path: Path,
+def test_two_processes_that_are_killed_go_on_as_if_nothing_had_been(method: str, rows: Path, by_two: Any, tmp_path: Path,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    tune(rows, tmp_path / "whole", 2, method)
+    folder, undisturbed = by_two(method)
     monkeypatch.setenv("TRIMTUNE_CHECKPOINT_SECONDS", "0")
     run = subprocess.Popen(command(rows, tmp_path / "killed", 2, method), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
@@ -110,9 +123,9 @@ def test_two_processes_that_are_killed_go_on_as_if_nothing_had_been(method: str,
     done = subprocess.run(command(rows, tmp_path / "killed", 2, method)[:-1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "resumed at epoch" in done.stderr
-    told = [json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8")) for name in ("whole", "killed")]
-    assert told[0]["losses"] == told[1]["losses"]
-    whole, killed = ({str(path.relative_to(tmp_path / name)): sha256(path) for path in (tmp_path / name).rglob("*.safetensors")}
-                     for name in ("whole", "killed"))
+    told = json.loads((tmp_path / "killed" / "metrics.json").read_text(encoding="utf-8"))
+    assert told["losses"] == undisturbed["losses"]
+    whole, killed = ({str(path.relative_to(made)): sha256(path) for path in made.rglob("*.safetensors")}
+                     for made in (folder, tmp_path / "killed"))
     assert killed == whole
     assert not (tmp_path / ".killed.part").exists()
