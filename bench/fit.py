@@ -89,14 +89,14 @@ def rates_against(work: str, asked: argparse.Namespace) -> dict[str, Any]:
     best = fastest()
     flags = {name: best[name] for name in ("precision", "attention", "compile")}
     peers, defaults, ours = [], [], []
+    rate = "rows_per_s" if work == "head" else "tokens_per_s"
     for turn in range(asked.rounds):
         ours.append(language_model(steps) if work == "lm" else fit(method))
         peers.append(peer(asked.peer, kind, method, steps=steps, warmup=warm, **flags))
         if work in ("lora", "full"):
             defaults.append(peer(asked.peer, kind, method, steps=steps, warmup=warm, flags="default"))
-        print(f"  round {turn + 1}: ours {ours[-1]['tokens_per_s']:.0f}, peer {peers[-1]['tokens_per_s']}"
-              + (f", its defaults {defaults[-1]['tokens_per_s']}" if defaults else "") + " tokens/s", flush=True)
-    rate = "rows_per_s" if work == "head" else "tokens_per_s"
+        print(f"  round {turn + 1}: ours {ours[-1][rate]:.0f}, peer {peers[-1][rate]:.0f}"
+              + (f", its defaults {defaults[-1][rate]:.0f}" if defaults else "") + f" {rate.replace('_per_', '/')}", flush=True)
     found: dict[str, Any] = {"ours": ours, "peer_best": peers, "peer_defaults": defaults, "peer_tried": tried,
                              "times_best": ratio(ours, peers, rate)}
     if defaults:

@@ -97,10 +97,9 @@ def test_where_counting_words_is_enough_the_first_sentence_says_so(runs, tmp_pat
 @pytest.mark.slow
 def test_where_words_alone_say_little_tuning_beats_every_baseline(runs, shared_data, tmp_path):
     lines = (shared_data / "sst2" / "train.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    for name, part in (("train", lines[1:1201]), ("validation", lines[1201:1501])):
+    for name, part in (("train", lines[1:1201]), ("validation", lines[1201:1501]), ("test", lines[1501:2301])):
         (tmp_path / f"{name}.csv").write_text(lines[0] + "".join(part), encoding="utf-8")
-    data = {"train": str(tmp_path / "train.csv"), "validation": str(tmp_path / "validation.csv"),
-            "test": str(shared_data / "sst2" / "test.csv")}
+    data = {name: str(tmp_path / f"{name}.csv") for name in ("train", "validation", "test")}
     study = {**STUDY, "name": "sentiment", "data": data, "tune": ["lora"], "trim": ["none"], "engine": ["torch_eager"],
              "fit": {"epochs": 2, "max_length": 48}, "budget": {"trials": 1, "seeds": 1, "minutes": 5}, "require": None}
     found = flow.run(read.resolve(study, "study", runs), runs)
@@ -111,7 +110,9 @@ def test_where_words_alone_say_little_tuning_beats_every_baseline(runs, shared_d
 
 @pytest.mark.slow
 def test_a_rerun_with_one_more_method_takes_only_the_new_one(result, runs):
-    more = flow.run(read.resolve({**STUDY, "tune": ["head", "lora"], "fit": {**STUDY["fit"]}}, "study", runs), runs)
+    wider = {**STUDY, "tune": ["head", "lora"], "skip": ["lora+*", "lora@onnx_runtime"]}
+    more = flow.run(read.resolve(wider, "study", runs), runs)
+    assert more.row("lora@torch_eager").status == "measured"
     fresh = {(step.step, step.part) for step in more.steps if not step.reused}
     assert {step.part for step in more.steps if step.step == "tune" and step.reused} == {"head"}
     assert ("tune", "head") not in fresh

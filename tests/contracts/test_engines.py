@@ -87,15 +87,13 @@ def test_plain_answers_as_pytorch(engine: str, kind: str, runnable: Any, expecte
     assert (got.argmax(1) == wanted.argmax(1)).mean() >= 0.95
 
 
-@pytest.mark.parametrize("kind", ["lora", "prefix"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_int8_stays_near_and_really_shrinks(engine: str, kind: str, runnable: Any, expected: Any, tuned: Any,
-                                            helpdesk_rows: Path) -> None:
+def test_int8_stays_near_and_really_shrinks(engine: str, runnable: Any, expected: Any, tuned: Any, helpdesk_rows: Path) -> None:
     if "int8" not in parts.load("engine", engine).NUMERICS:
         pytest.skip(f"{engine} has no int8")
-    ready = runnable(engine, kind, "int8")
-    inputs = texts_of(tuned(kind), helpdesk_rows)
-    got, wanted = ready.run(inputs), expected(kind, inputs)
+    ready = runnable(engine, "prefix", "int8")
+    inputs = texts_of(tuned("prefix"), helpdesk_rows)
+    got, wanted = ready.run(inputs), expected("prefix", inputs)
     assert np.abs(got - wanted).mean() <= INT8_SHARE * wanted.std()
     assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.95
     assert ready.facts["packed"] == "packed"
