@@ -54,7 +54,7 @@ def time_each(folder: Path, *, base: Path, rows: Path, task: str, batch_size: in
 
 
 def usual(width: int, precision_: str) -> str:
-    """The kind that was the fastest of all wherever it was timed, for rows of `width` tokens on this process's device."""
+    """The kind that was the fastest or near it on CPUs (LOG.md), and the fused one on GPUs, for rows of `width` tokens."""
     if device.here().type != "cpu" or precision_ == "fp32" or width >= LONG:
         return "sdpa"
     return softmax.NAME if width < SHORT else "eager"
