@@ -104,3 +104,10 @@ def test_an_edge_that_no_time_was_left_to_look_beyond_is_said(small_study):
     trials, _, notes = search._trials(Use(name="head"), tight, 100, scored_by(lambda rate: 0.5 + 0.1 * math.log10(rate)))
     assert len(trials) == 8
     assert "at the upper edge of the range, and no time was left" in notes[0]
+
+
+def test_the_shared_features_count_in_the_cap(small_study):
+    tight = small_study.model_copy(update={"budget": Budget(trials=8, seeds=1, minutes=8 / 60)})
+    trials, _, notes = search._trials(Use(name="head"), tight, 100, scored_by(lambda rate: 0.5), lambda made: 5.0)
+    assert len(trials) == 3
+    assert "3 of 8 trials" in notes[0]

@@ -47,7 +47,8 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
         fit_at = fitter(method, study, base, rows, store)
     except StepFailed as failure:
         return ledger.model_copy(update={"cause": failure.cause}), None
-    trials, kept, notes = _trials(method, study, rows.facts["rows"]["validation"], fit_at)
+    trials, kept, notes = _trials(method, study, rows.facts["rows"]["validation"], fit_at,
+                                  lambda made: features_seconds(made, store))
     if study.fit.class_weights != "none":
         notes.append(f"{method.label}: {study.fit.class_weights} class weights in the loss of every fit")
     spent = sum(trial.seconds for trial in trials)
@@ -70,15 +71,21 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
     return ledger.model_copy(update=found), max(fits, key=_score)
 
 
-def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> tuple[list[Trial], list[Artifact], list[str]]:
-    """The trials that the budget allows, the artifacts of those that ran to their end, and what there is to say about them."""
+def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt,
+            beside: Callable[[Artifact], float] = lambda made: 0.0) -> tuple[list[Trial], list[Artifact], list[str]]:
+    """The trials that the budget allows, the artifacts of those that ran to their end, and what there is to say about them.
+
+    Args:
+        beside: seconds of the step that a fit's features came from, which all trials share.
+    """
     optuna_study, space = _optuna(method, study.seed, study.budget.trials)
     trials: list[Trial] = []
     kept: list[Artifact] = []
 
     def room() -> bool:
         took = [trial.seconds for trial in trials]
-        return not trials or sum(took) + max(took) <= study.budget.minutes * 60
+        shared = beside(kept[0]) if kept else 0.0
+        return not trials or shared + sum(took) + max(took) <= study.budget.minutes * 60
 
     def run(rate: float) -> Trial:
         started = time.perf_counter()
