@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.errors import TrimtuneError
+from trimtune.study import data as rows
 
 if TYPE_CHECKING:
     import numpy as np
