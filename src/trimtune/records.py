@@ -45,7 +45,7 @@ class DataSpec(Record):
     completion: str | None = None
     messages: str | None = None
     """a column of conversations"""
-    template: str | None = Field(None, description="a Jinja file that renders messages, in place of the tokenizer's chat template")
+    template: str | None = Field(None, description="a Jinja file that renders messages; else the tokenizer's chat template")
     loss: Literal["answers", "all"] = Field("answers", description="which tokens of a language model's rows are learned")
 
 

@@ -68,7 +68,8 @@ def test_the_format_is_found(name: str, content: str, kind: str, columns: tuple[
     assert first is None or first in every
 
 
-@pytest.mark.parametrize(("spec", "kind"), [({"text": "prompt"}, "text"), ({"prompt": "completion", "completion": "prompt"}, "pairs")])
+@pytest.mark.parametrize(("spec", "kind"), [({"text": "prompt"}, "text"),
+                                            ({"prompt": "completion", "completion": "prompt"}, "pairs")])
 def test_the_study_may_name_the_columns(spec: dict[str, str], kind: str) -> None:
     rows = read("t.csv", PAIRS, **spec)
     assert rows.facts.kind == kind
@@ -112,7 +113,8 @@ BAD: dict[str, tuple[str, str | bytes, dict[str, str], tuple[str, ...]]] = {
     "too many columns": ("t.csv", PAIRS, {"text": "prompt", "completion": "completion"}, ("text and completion are given",)),
     "one column twice": ("t.csv", PAIRS, {"prompt": "prompt", "completion": "prompt"}, ("'prompt' is given as prompt and as",)),
     "a label": ("t.csv", PAIRS, {"label": "completion"}, ("data.label", "language model")),
-    "three columns of words": ("t.csv", "a,b,c\nx,y,z\nu,v,w\n", {}, ("several columns could be the text (a, b, c)", "data: {train")),
+    "three columns of words": ("t.csv", "a,b,c\nx,y,z\nu,v,w\n", {},
+                               ("several columns could be the text (a, b, c)", "data: {train")),
     "no words": ("t.csv", "a,b\n1,2\n3,4\n", {}, ("no columns could be the text", "Its columns: a, b")),
     "too few rows to split": ("t.csv", "prompt,completion\na,b\nc,d\n", {}, ("2 rows to learn from", "at least 3", "Add rows")),
     "no such template": ("t.csv", PAIRS, {"template": "no.jinja"}, ("data.template", "no such file", "no.jinja")),
@@ -120,7 +122,8 @@ BAD: dict[str, tuple[str, str | bytes, dict[str, str], tuple[str, ...]]] = {
     "empty prompt": ("t.csv", PAIRS + " ,so\n", {}, ("t.csv: row 14", "column 'prompt' is empty", "remove the row")),
     "empty completion": ("t.csv", PAIRS + "what?,\n", {}, ("t.csv: row 14", "column 'completion' is empty")),
     "empty text": ("t.jsonl", jsonl({"text": "a"}, {"text": ""}), {}, ("t.jsonl: line 2", "column 'text' is empty")),
-    "a missing completion": ("t.jsonl", jsonl({"prompt": "a", "completion": "b"}, {"prompt": "a"}), {}, ("t.jsonl: line 2", "empty")),
+    "a missing completion": ("t.jsonl", jsonl({"prompt": "a", "completion": "b"}, {"prompt": "a"}), {},
+                             ("t.jsonl: line 2", "empty")),
     "a list as completion": ("t.jsonl", jsonl({"prompt": "a", "completion": ["b"]}), {}, ("t.jsonl: line 1", "a list")),
     "true as completion": ("t.jsonl", jsonl({"prompt": "a", "completion": True}), {}, ("t.jsonl: line 1", "true or false")),
     "half a surrogate": ("t.jsonl", '{"prompt": "a", "completion": "\\ud83d"}\n', {}, ("t.jsonl: line 1", "surrogate")),
@@ -140,8 +143,10 @@ BAD: dict[str, tuple[str, str | bytes, dict[str, str], tuple[str, ...]]] = {
                  ("t.jsonl: line 13: turn 1", "no text", "Leave images")),
     "system in the middle": ("t.jsonl", GOOD + jsonl({"messages": chat(U, S, A)}), {}, ("line 13", "turn 2 is the system's")),
     "an answer first": ("t.jsonl", GOOD + jsonl({"messages": chat(A, U, A)}), {}, ("line 13", "nobody has asked")),
-    "an answer after the system": ("t.jsonl", GOOD + jsonl({"messages": chat(S, A)}), {}, ("line 13: turn 2", "nobody has asked")),
-    "twice the user": ("t.jsonl", GOOD + jsonl({"messages": chat(U, U, A)}), {}, ("line 13", "turns 1 and 2 are both the user's")),
+    "an answer after the system": ("t.jsonl", GOOD + jsonl({"messages": chat(S, A)}), {},
+                                   ("line 13: turn 2", "nobody has asked")),
+    "twice the user": ("t.jsonl", GOOD + jsonl({"messages": chat(U, U, A)}), {},
+                       ("line 13", "turns 1 and 2 are both the user's")),
     "no answer": ("t.jsonl", GOOD + jsonl({"messages": chat(U, A, U)}), {}, ("line 13", "the last turn is the user's")),
     "system alone": ("t.jsonl", GOOD + jsonl({"messages": chat(S)}), {}, ("line 13", "the last turn is the system's")),
 }

@@ -46,7 +46,7 @@ def choose(name: str, columns: Sequence[str], sample: Sequence[Sequence[Any]], s
             raise TrimtuneError(f"{name}: there is no column '{column}'.", f"Its columns: {', '.join(columns)}.",
                                 f"Did you mean '{near[0]}'? " if near else f"Correct data.{key}.")
     allowed = "Allowed: text alone, messages alone, or prompt and completion."
-    if {*given} & {"prompt", "completion"} and len(given) != 2 or len(given) > 1 and {*given} != {"prompt", "completion"}:
+    if ({*given} & {"prompt", "completion"} and len(given) != 2) or (len(given) > 1 and {*given} != {"prompt", "completion"}):
         raise TrimtuneError(f"data: {' and '.join(given)} {'is' if len(given) == 1 else 'are'} given.", allowed,
                             "Name the other column too." if len(given) == 1 else "Leave one out.")
     if len({*given.values()}) < len(given):
@@ -81,7 +81,8 @@ def _seen(name: str, columns: Sequence[str], sample: Sequence[Sequence[Any]]) ->
         return Format("text", (text or words[0],)), "by its name" if text else "the one column of words"
     if len(words) == 2:
         return Format("pairs", (words[0], words[1])), "the two columns of words, in their order"
-    raise TrimtuneError(f"{name}: {'several' if words else 'no'} columns could be the text ({', '.join(words) or 'none has words'}).",
+    which = f"several columns could be the text ({', '.join(words)})" if words else "no columns could be the text"
+    raise TrimtuneError(f"{name}: {which}.",
                         f"Its columns: {', '.join(columns)}. Known: messages; prompt and completion; text.",
                         "Say which: `data: {train: …, prompt: COLUMN, completion: COLUMN}`, or text, or messages.")
 

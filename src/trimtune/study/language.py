@@ -77,7 +77,7 @@ def read(spec: DataSpec, seed: int) -> Rows:
     done, origin, notes = _split(made, seed)
     notes = [*found.notes, *(note for one in made.values() for note in one.table.notes), *notes, *_findings(done)]
     facts = DataFacts(labels=(), rows={name: len(split) for name, split in done.items()}, text=found.columns[0],
-                      label=found.columns[1] if len(found.columns) > 1 else "", notes=tuple(notes), sources=origin, kind=found.kind)
+                      label="".join(found.columns[1:]), notes=tuple(notes), sources=origin, kind=found.kind)
     return Rows(done["train"], done["validation"], done["test"], facts)
 
 
@@ -141,8 +141,8 @@ def _split(made: dict[str, _Read], seed: int) -> tuple[dict[str, Split], dict[st
     if wanted:
         if len(train) <= len(wanted):
             raise TrimtuneError(f"{made['train'].table.name}: {len(train)} row{'' if len(train) == 1 else 's'} to learn from.",
-                                f"There must be at least {1 + len(wanted)}, since {' and '.join(wanted)} "
-                                f"{'is' if len(wanted) == 1 else 'are'} split off.", "Add rows, or give files for the other splits.")
+                                f"There must be at least {1 + len(wanted)}, since {' and '.join(wanted)} are lacking too.",
+                                "Add rows, or give files for the other splits.")
         alike = [_key(prompt(row) or row) for row in train.rows]
         for name, rows in splits.split_off(alike, [""] * len(train), wanted, seed).items():
             done[name] = Split([train.rows[row] for row in rows], [train.numbers[row] for row in rows])
@@ -170,5 +170,6 @@ def _findings(done: dict[str, Split]) -> list[str]:
         known = set(asked[one])
         shared = sum(key in known for key in asked[other])
         if shared:
-            notes.append(f"{shared} of {len(asked[other])} {other} rows ask what a {one} row asks (kept): scores on them are too good")
+            notes.append(f"{shared} of {len(asked[other])} {other} rows ask what a {one} row asks (kept): scores on them are "
+                         "too good")
     return notes

@@ -39,7 +39,8 @@ def of(cells: Sequence[Any], columns: Sequence[str], kind: str, at: str) -> Row:
     if kind == "chat":
         return _conversation(cells[0], columns[0], at)
     roles = (TEXT,) if kind == "text" else (USER, ASSISTANT)
-    return tuple(Turn(role, _text(cell, f"column '{column}'", at)) for role, cell, column in zip(roles, cells, columns, strict=True))
+    return tuple(Turn(role, _text(cell, f"column '{column}'", at))
+                 for role, cell, column in zip(roles, cells, columns, strict=True))
 
 
 def listed(cell: Any) -> Any:

@@ -73,7 +73,9 @@ class Rendering:
             TrimtuneError: the template fails, drops a turn or gives an answer no end; nothing is learned from a row; no row
                 is short enough.
         """
-        found, shortened, left_out, longest = Encoded(), [], [], 0
+        found, longest = Encoded(), 0
+        shortened: list[int] = []
+        left_out: list[int] = []
         for row, number in zip(split.rows, split.numbers, strict=True):
             at = f"{name}: row {number}"
             ids, learned = self.tokens(row, at)
@@ -98,8 +100,8 @@ class Rendering:
             what = "were cut into pieces" if self.kind == "text" else "lost their oldest turns"
             found.notes.append(f"{name}: {_rows(shortened)} longer than {max_length} tokens {what}: {_listed(shortened)}")
         if left_out:
-            found.notes.append(f"{name}: {_rows(left_out)} of {len(split)} longer than {max_length} tokens (fit.max_length), left out; "
-                               f"the longest has {longest}: {_listed(left_out)}")
+            found.notes.append(f"{name}: {_rows(left_out)} of {len(split)} longer than {max_length} tokens (fit.max_length) left "
+                               f"out; the longest has {longest}: {_listed(left_out)}")
         return found
 
     def tokens(self, row: Row, at: str = "a row") -> tuple[list[int], list[bool]]:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 from trimtune.errors import TrimtuneError
 from trimtune.records import DataSpec
-from trimtune.study import language as rows
+from trimtune.study import language
 from trimtune.study.text_file import lines, shown
 from trimtune.tasks._rendering import Rendering
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+rows = language
+"""the module that reads the rows of this task"""
 PEFT_TASK = "CAUSAL_LM"
 AUTO_CLASS = "AutoModelForCausalLM"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
