@@ -63,6 +63,7 @@ def main() -> None:
               + (f", {line['times_defaults']:.2f} × its defaults" if "times_defaults" in line else "")
               + (f", {line['share_of_bound']:.0%} of the bound" if line.get("share_of_bound") else "")
               + (f", {line['memory_ratio']:.2f} × its memory" if "memory_ratio" in line else "")
+              + (f", {line['times_steps']:.2f} × its steps alone" if "times_steps" in line else "")
               + f"   (asked: {TARGETS[work][0]:g})", flush=True)
         asked.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
@@ -104,7 +105,8 @@ def rates_against(work: str, asked: argparse.Namespace) -> dict[str, Any]:
     if "bound_tokens_per_s" in ours[0]:
         found["share_of_bound"] = statistics.median(line["tokens_per_s"] / line["bound_tokens_per_s"] for line in ours)
     if work != "head":
-        found["memory_ratio"] = ours[0]["peak_memory_mb"] / (peers[0]["peak_rss_gib"] * 2**30 / 1e6)
+        found["memory_ratio"] = statistics.median(
+            mine["peak_memory_mb"] / (other["peak_rss_gib"] * 2**30 / 1e6) for mine, other in zip(ours, peers, strict=True))
     return found
 
 
@@ -203,7 +205,12 @@ def language_model(steps: int) -> dict[str, Any]:
 
 
 def search_against(asked: argparse.Namespace) -> dict[str, Any]:
-    """Our search over lora, prefix and prompt on helpdesk, and the peer at the very same learning rates and epochs."""
+    """Our search over lora, prefix and prompt on helpdesk, and the peer at the very same learning rates and epochs.
+
+    `times_best` is whole processes against whole processes, as they are waited for; `times_steps` counts of the peer its
+    training steps alone, of ours still everything; `times_unpruned` as `times_best`, with each pruned trial of ours paid as
+    if it had run to its end.
+    """
     import trimtune
 
     source = Path(trimtune.__file__).parent / "data" / "helpdesk"
@@ -218,24 +225,32 @@ def search_against(asked: argparse.Namespace) -> dict[str, Any]:
             store = Store(Path(scratch) / method)
             rows, facts = prepared(study, store)
             base = base_of(study, facts.labels, store)
+            started = time.perf_counter()
             ledger, _ = search.tune(use, study, base, rows, store)
+            took = time.perf_counter() - started
             steps = epochs * -(-rows.facts["rows"]["train"] // 32)
-            times, scores = [], []
+            times, in_steps, scores = [], [], []
             for trial in ledger.trials:
                 started = time.perf_counter()
                 line = peer(asked.peer, "encoder", method, steps=steps - 5, warmup=5, precision="bf16", attention="eager",
                             extra=("--lr", str(trial.learning_rate), "--train", str(source / "train.csv"),
                                    "--validation", str(source / "validation.csv")))
                 times.append(time.perf_counter() - started)
+                in_steps.append(line["seconds"] * steps / (steps - 5))
                 scores.append(line["validation_accuracy"])
             best = max(trial.score or 0 for trial in ledger.trials)
-            found.append({"method": method, "seconds": ledger.seconds, "peer_seconds": sum(times), "best": best,
+            whole = sum(trial.seconds * (epochs / len(trial.curve) - 1) for trial in ledger.trials if trial.pruned)
+            found.append({"method": method, "seconds": took, "peer_seconds": sum(times), "best": best,
+                          "unpruned_seconds": took + whole, "peer_step_seconds": sum(in_steps),
                           "peer_best": max(scores), "trials": [trial.model_dump() for trial in ledger.trials],
                           "peer_scores": scores})
-            print(f"  {method}: {ledger.seconds:.0f} s, best {best:.4f}; the peer {sum(times):.0f} s, best {max(scores):.4f}",
+            print(f"  {method}: {took:.0f} s, best {best:.4f}; the peer {sum(times):.0f} s, best {max(scores):.4f}",
                   flush=True)
-    return {"methods": found,
-            "times_best": sum(line["peer_seconds"] for line in found) / sum(line["seconds"] for line in found)}
+    names = ("seconds", "unpruned_seconds", "peer_seconds", "peer_step_seconds")
+    sums = {name: sum(line[name] for line in found) for name in names}
+    return {"methods": found, "times_best": sums["peer_seconds"] / sums["seconds"],
+            "times_steps": sums["peer_step_seconds"] / sums["seconds"],
+            "times_unpruned": sums["peer_seconds"] / sums["unpruned_seconds"]}
 
 
 if __name__ == "__main__":

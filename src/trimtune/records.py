@@ -41,6 +41,12 @@ class DataSpec(Record):
     test: str | None = None
     text: str | None = None
     label: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    messages: str | None = None
+    """a column of conversations"""
+    template: str | None = Field(None, description="a Jinja file that renders messages; else the tokenizer's chat template")
+    loss: Literal["answers", "all"] = Field("answers", description="which tokens of a language model's rows are learned")
 
 
 class Fit(Record):

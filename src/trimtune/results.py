@@ -130,6 +130,8 @@ class DataFacts(Record):
     label: str
     notes: tuple[str, ...] = ()
     sources: dict[str, str] = Field(default_factory=dict)
+    kind: Literal["labels", "text", "pairs", "chat"] = "labels"
+    """what a row is: a text with a label; for language models a text, a prompt and its completion, or a conversation"""
 
 
 class Plan(Record):

@@ -46,7 +46,8 @@ def test_every_command_teaches_with_an_example(capsys: pytest.CaptureFixture[str
     from trimtune.cli import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    wanted = {"init", "plan", "run", "choose", "report", "ship", "predict", "tune", "parts", "explain", "doctor", "schema"}
+    wanted = {"init", "plan", "run", "choose", "report", "ship", "predict", "tune", "parts", "explain", "show-batch", "doctor",
+              "schema"}
     assert wanted <= set(commands)
     for name in commands:
         assert main([name, "--help"]) == 0

@@ -22,9 +22,10 @@ FUNCTIONS = {
     "engine": {"available": [], "export": ["folder", "source", "config", "numerics", "calibration", "max_length"],
                "load": ["folder", "threads"]},
     "measure": {"sample": ["subject", "config"], "summarize": ["samples", "config"]},
-    "task": {"load_model": ["folder"], "load_tokenizer": ["folder"], "encode": ["tokenizer", "texts", "max_length"],
-             "loss": ["logits_BC", "labels_B"]},
+    "task": {"load_tokenizer": ["folder"]},
 }
+FITTED = {"load_model": ["folder"], "encode": ["tokenizer", "texts", "max_length"], "loss": ["logits_BC", "labels_B"]}
+"""what a task gives in addition, if methods can fit it"""
 SOURCE = re.compile(r"^Source:.*\b(19|20)\d\d\b", re.MULTILINE)
 WHEN = re.compile(r"\bUse (it|this)\b|\bUse\b.*\bwhen\b|\bnot (for|when)\b", re.IGNORECASE | re.DOTALL)
 SHAPE = re.compile(r"\[\w+(, ?\w+)*\]|\bshapes?\b")
@@ -105,6 +106,16 @@ def test_the_functions_of_its_kind(part: tuple[str, str, ModuleType]) -> None:
         assert callable(found), f"{kind} {name} lacks {function}()"
         assert inspect.getdoc(found) or function in ("available", "load", "sample", "summarize", "load_tokenizer"), function
         assert list(inspect.signature(found).parameters)[:len(arguments)] == arguments, function
+
+
+@pytest.mark.parametrize("name", parts.names("task"))
+def test_a_task_reads_its_rows_and_what_can_be_fitted_has_a_loss(name: str) -> None:
+    module = parts.load("task", name)
+    for function in ("read", "save", "load", "content", "summary"):
+        assert callable(getattr(module.rows, function)), "`rows` is the module that reads the task's rows"
+    if any(name in parts.load("method", method).TASKS for method in parts.names("method")):
+        for function, arguments in FITTED.items():
+            assert list(inspect.signature(getattr(module, function)).parameters)[:len(arguments)] == arguments, function
 
 
 @pytest.mark.parametrize("name", parts.names("method"))

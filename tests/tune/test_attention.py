@@ -40,3 +40,23 @@ def test_all_are_timed_once_and_the_choice_is_kept(small):
     assert 5 < facts["width"] < 48
     assert attention.working_attention(study, "fp32", base, rows, store) == chosen
     assert len([one for one in store.steps if one.step == "attention"]) == 1
+
+
+def test_long_rows_are_timed_a_few_at_a_time(small, monkeypatch):
+    """32 rows × 12 heads × 4,000² would be 25 GB of one map in float32."""
+    study, _, base, rows = small
+    timed = []
+    monkeypatch.setattr(attention.statistics, "fmean", lambda _: 4000.0)
+    monkeypatch.setattr(attention, "milliseconds", lambda *shape: timed.append(shape) or {"eager": 2.0, "sdpa": 1.0})
+    facts = attention.time_each(base.folder, base=base.folder, rows=rows.folder, task=study.task, batch_size=32, max_length=48,
+                                precision_="fp32")
+    assert (facts["width"], facts["rows"]) == (4000, 1)
+    assert timed == [(1, 12, 4000, 32, "fp32")]
+
+
+def test_the_timing_ends_in_time():
+    import time
+
+    started = time.perf_counter()
+    attention.milliseconds(2, 2, 16, 8, "fp32", turns=10**6, seconds=0.05)
+    assert time.perf_counter() - started < 5

@@ -1,5 +1,6 @@
 import torch
 
+from trimtune.tune import dropout
 from trimtune.tune.dropout import factors, pool, quicken
 
 
@@ -34,3 +35,14 @@ def test_two_calls_drop_unlike_elements_and_a_seed_repeats_them():
 def test_a_tensor_larger_than_the_pool_gets_a_larger_one():
     x = torch.zeros(3_000_000)
     assert factors(x, 0.1, 0).shape == x.shape
+
+
+def test_a_frozen_base_has_no_noise_and_the_methods_own_stays():
+    inner = torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Linear(2, 2))
+    dropout.silence_frozen(inner)
+    model = torch.nn.Sequential(inner, torch.nn.Dropout(0.5))
+    dropout.quicken(model, 0)
+    model.train()
+    x = torch.randn(64, 2)
+    assert torch.equal(inner(x), inner(x))
+    assert not torch.equal(model(x), model(x))

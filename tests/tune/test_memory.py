@@ -31,6 +31,23 @@ def test_a_fit_that_cannot_fit_says_so_beforehand_and_what_would(model):
         memory.rows_at_once(model, 32, 256, torch.float32, limit_mb=100)
 
 
+def test_virtual_tokens_are_rows_too(model):
+    from peft import PromptTuningConfig, get_peft_model
+
+    plain = memory.needed_mb(model, 1, 25, torch.float32)[1]
+    prompted = get_peft_model(model, PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=75))
+    assert memory.needed_mb(prompted, 1, 25, torch.float32)[1] == pytest.approx(memory.needed_mb(model, 1, 100, torch.float32)[1])
+    assert memory.needed_mb(prompted, 1, 25, torch.float32)[1] > 4 * plain
+
+
+def test_a_pass_without_gradients_holds_one_block_at_a_time(model):
+    weights, recomputed = memory.needed_mb(model, 1, 256, torch.float32, recomputed=True)
+    assert memory.rows_alone(model, 32, 256, torch.float32, weights + 32.1 * recomputed) == 32
+    assert memory.rows_alone(model, 32, 256, torch.float32, weights + 9 * recomputed) == 8
+    assert memory.rows_alone(model, 32, 256, torch.float32, 1.0) == 1, "no refusal: it is an estimate"
+    assert not model.is_activation_checkpointing
+
+
 def test_where_one_row_does_not_fit_blocks_are_recomputed(model):
     weights, one_row = memory.needed_mb(model, 1, 256, torch.float32)
     _, recomputed = memory.needed_mb(model, 1, 256, torch.float32, recomputed=True)

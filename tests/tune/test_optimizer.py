@@ -37,3 +37,16 @@ def test_bf16_weights_learn_steps_that_are_too_small_for_bf16():
         masters.step()
     assert masters.masters[0].dtype == torch.float32
     assert (working < 1).all()  # a single step of 1e-4 is lost in bf16's eight bits; a hundred in a master are not
+
+
+def test_pieces_of_a_batch_add_up_in_float32():
+    """Gradients of 1 and 512 times 2⁻⁹: in bf16, with eight bits, the small ones would leave no trace."""
+    working, piece = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16)), torch.full((4,), 2**-9, dtype=torch.bfloat16)
+    masters = Masters([working], [torch.ones(4)], 1e-4, steps=10)
+    for gradient in [torch.ones(4, dtype=torch.bfloat16), *[piece] * 512]:
+        working.grad = gradient if working.grad is None else working.grad + gradient
+        masters.gather()
+    assert torch.equal(masters.masters[0].grad, torch.full((4,), 2.0))
+    masters.step()
+    assert masters.masters[0].grad is None
+    assert working.grad is None

@@ -21,6 +21,7 @@ def small_study():
 
 def test_thresholds_are_the_median_less_two_standard_errors():
     assert search._thresholds([], 100) == ()
+    assert search._thresholds([trial(0.5, 0.8), trial(0.7, 0.9)], 100) == (), "the first three run to their end"
     found = search._thresholds([trial(0.5, 0.8), trial(0.7, 0.9), trial(0.6, pruned=True)], 100)
     assert found[0] == pytest.approx(0.6 - 2 * math.sqrt(0.6 * 0.4 / 100))
     assert found[1] == pytest.approx(0.85 - 2 * math.sqrt(0.85 * 0.15 / 100))
@@ -30,13 +31,14 @@ def test_thresholds_are_the_median_less_two_standard_errors():
 def test_a_search_stays_in_its_range_repeats_itself_and_takes_the_best(small, tmp_path):
     study, _, base, rows = small
     head = Use(name="head", config=parts.load("method", "head").Config().model_dump())
+    study = study.model_copy(update={"budget": Budget(trials=6, seeds=2, minutes=5)})  # three of them Optuna's own
     store = Store(tmp_path / "a")
     ledger, artifact = search.tune(head, study, base, rows, store)
     assert ledger.precision == artifact.facts["precision"]
     assert ledger.peak_memory_mb == max(step.peak_memory_mb for step in store.steps if step.step in ("tune", "features"))
     low, high = parts.load("method", "head").LEARNING_RATES
-    assert len(ledger.trials) == 3
-    assert all(low <= one.learning_rate <= high for one in ledger.trials)
+    assert len({one.learning_rate for one in ledger.trials}) == len(ledger.trials) >= 6
+    assert all(low <= one.learning_rate <= high for one in ledger.trials[:6])
     assert [fit.seed for fit in ledger.seeds] == [0, 1]
     best = max(one.score for one in ledger.trials if not one.pruned)
     assert next(one.learning_rate for one in ledger.trials if one.score == best) == ledger.learning_rate
@@ -80,3 +82,32 @@ def test_a_range_that_ends_too_early_is_widened_once_and_says_so(small_study, di
     assert [trial.learning_rate for trial in trials[8:]] == beyond
     assert len(kept) == len(trials) == 10
     assert f"at the {side} edge" in notes[0] and f"the best is there: {beyond[-1]:g}" in notes[0]
+
+
+def scored_by(score):
+    def fit_at(rate, seed, thresholds):
+        return Artifact(key=str(rate), step="tune", part="head", seconds=1.0,
+                        facts={"validation_accuracy": score(rate), "curve": [score(rate)], "pruned": False})
+    return fit_at
+
+
+def test_a_best_rate_at_the_end_of_few_trials_is_said(small_study):
+    few = small_study.model_copy(update={"budget": Budget(trials=3, seeds=1, minutes=5)})
+    _, _, notes = search._trials(Use(name="head"), few, 100, scored_by(lambda rate: rate))
+    assert "the highest of 3 tried; the range goes on to 0.1" in notes[0]
+    _, _, notes = search._trials(Use(name="head"), few, 100, scored_by(lambda rate: -abs(math.log10(rate) + 2)))
+    assert notes == []
+
+
+def test_an_edge_that_no_time_was_left_to_look_beyond_is_said(small_study):
+    tight = small_study.model_copy(update={"budget": Budget(trials=8, seeds=1, minutes=8 / 60)})
+    trials, _, notes = search._trials(Use(name="head"), tight, 100, scored_by(lambda rate: 0.5 + 0.1 * math.log10(rate)))
+    assert len(trials) == 8
+    assert "at the upper edge of the range, and no time was left" in notes[0]
+
+
+def test_the_shared_features_count_in_the_cap(small_study):
+    tight = small_study.model_copy(update={"budget": Budget(trials=8, seeds=1, minutes=8 / 60)})
+    trials, _, notes = search._trials(Use(name="head"), tight, 100, scored_by(lambda rate: 0.5), lambda made: 5.0)
+    assert len(trials) == 3
+    assert "3 of 8 trials" in notes[0]

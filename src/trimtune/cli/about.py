@@ -1,4 +1,4 @@
-"""Commands that tell what there is: parts, explain, doctor, schema. They run nothing."""
+"""Commands that tell what there is: parts, explain, show-batch, doctor, schema. They run nothing."""
 
 from __future__ import annotations
 
@@ -55,6 +55,18 @@ def explain(name: o.Part) -> None:
         for key, field in schema.get("properties", {}).items():
             says = f", default {field['default']}" if "default" in field else ""
             typer.echo(f"  {key}: {allowed(field, schema.get('$defs', {}))}{says}")
+
+
+@app.command("show-batch")
+def show_batch(study: o.StudyFile, rows: o.Shown = 4) -> None:
+    """Show the first training rows of a language model's study as tokens, with what is learned apart from what isn't.
+
+    Example: trimtune show-batch study.yaml --rows 2
+    """
+    from trimtune import screen
+    from trimtune.cli import batches
+
+    batches.show(study, rows, screen.results())
 
 
 @app.command()

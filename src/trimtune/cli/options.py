@@ -43,6 +43,8 @@ Require = Annotated[list[str] | None, Option("--require", metavar="LIMIT", help=
 Preferred = Annotated[Prefer | None, Option("--prefer", help="What decides among those inside the limits.")]
 Named = Annotated[str | None, Option("--candidate", metavar="NAME", help="Ship this one instead of the picked one.")]
 
+Shown = Annotated[int, Option("--rows", min=1, help="How many rows.")]
+
 StudyOut = Annotated[Path, Option("-o", "--out", metavar="FILE", help="The study file to write.")]
 BundleOut = Annotated[Path, Option("-o", "--out", metavar="FOLDER",
                                    help="The bundle's folder: absent, empty, or a bundle to replace.")]

@@ -87,6 +87,10 @@ def show_plan(plan: Plan, unavailable: dict[str, str], console: Console) -> None
         times = (words.duration(60 * forecast[key]) if key in forecast else "?" for key in ("fit_minutes", "minutes"))
         table.add_row(label, *times, words.number(forecast["memory_mb"]) if "memory_mb" in forecast else "?")
     console.print(table)
+    for label, forecast in plan.forecast.items():
+        if forecast.get("rows_at_once", study.fit.batch_size) < study.fit.batch_size:
+            console.print(Text(f"{label}: memory holds {forecast['rows_at_once']} of {study.fit.batch_size} rows at once; their "
+                               "gradients are added up", style="yellow"))
     whole = sum(forecast.get("minutes", 0.0) for forecast in plan.forecast.values())
     rest = "starting, trimming, exporting and measuring come on top"
     console.print(Text(f"tuning takes {words.duration(60 * whole)} at most; {rest}\n"))

@@ -6,16 +6,17 @@ import json
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from trimtune.errors import TrimtuneError
 from trimtune.records import DataSpec
 from trimtune.results import DataFacts
-from trimtune.study import columns, findings, hub, sources, splits
+from trimtune.store import key_of
+from trimtune.study import columns, findings, sources, splits
 from trimtune.study.document import Place
 from trimtune.study.rows import Labelled, check_classes, check_known, rows_of
 from trimtune.study.sources import SPLITS
-from trimtune.study.table import SAMPLE, Table
-from trimtune.study.tables import open_table
+from trimtune.study.table import SAMPLE
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def read(spec: DataSpec, seed: int) -> Rows:
     Raises:
         TrimtuneError: with file and row number.
     """
+    sources.refuse(spec, ("prompt", "completion", "messages", "template"), "rows with labels")
     spec = sources.read(spec.model_dump(), Path.cwd(), Place("", path=("data",)))
     found, text, label, notes = _found(spec)
     wanted = [name for name in SPLITS if name not in found]
@@ -69,6 +71,17 @@ def read(spec: DataSpec, seed: int) -> Rows:
     facts = DataFacts(labels=names, rows={name: len(split) for name, split in made.items()}, text=text, label=label,
                       notes=tuple(notes), sources=origin)
     return Rows(made["train"], made["validation"], made["test"], facts)
+
+
+def content(rows: Rows) -> dict[str, Any]:
+    """What the rows say, for the key of the step that keeps them."""
+    splits_ = {name: [getattr(rows, name).texts, getattr(rows, name).labels] for name in SPLITS}
+    return {"content": key_of(**splits_), "labels": list(rows.facts.labels)}
+
+
+def summary(rows: Rows) -> dict[str, Any]:
+    """The facts of that step."""
+    return {"rows": rows.facts.rows, "labels": list(rows.facts.labels), "test_labels": rows.test.labels}
 
 
 def save(rows: Rows, folder: Path) -> None:
@@ -97,7 +110,7 @@ def load(folder: Path) -> Rows:
 
 def _found(spec: DataSpec) -> tuple[dict[str, Labelled], str, str, list[str]]:
     """The rows of each split that exists, the text and label columns, and notes on these."""
-    train = _table(spec.train, "train")
+    train = sources.table(spec.train, "train")
     if train is None:
         raise TrimtuneError(f"data.train: '{spec.train}' has no split named train.", "The rows to learn from must be there.",
                             "Give another set, or a file.")
@@ -107,17 +120,10 @@ def _found(spec: DataSpec) -> tuple[dict[str, Labelled], str, str, list[str]]:
     for name in ("validation", "test"):
         given = getattr(spec, name)
         whole_set = spec.train in sources.bundled() or sources.is_hub(spec.train)
-        table = _table(given or spec.train, name) if given or whole_set else None
+        table = sources.table(given or spec.train, name) if given or whole_set else None
         if table is not None:
             found[name] = rows_of(table, table.rows, text, label)
         elif given:
             raise TrimtuneError(f"data.{name}: '{given}' has no split named {name} with labels.", "It must hold labelled rows.",
                                 f"Give a file, or leave '{name}' out: it is then split off the training rows.")
     return found, text, label, notes
-
-
-def _table(source: str, split: str) -> Table | None:
-    if source in sources.bundled():
-        path = sources.bundled_file(source, split)
-        return open_table(path) if path else None
-    return hub.open_hub(source, split) if sources.is_hub(source) else open_table(Path(source))

@@ -40,6 +40,14 @@ def read(path: Path) -> Study:
     return _study(given, place, path.parent)
 
 
+def without_parts(path: Path) -> Study:
+    """The study in a file without what is tried on its rows: for looking at these alone."""
+    given, place = document.load(path)
+    _known(given, place)
+    task = _task(given.get("task", TASK), place / "task")
+    return Study(tune=(), trim=(), engine=(), **_rows(given, place, path.parent), task=task)
+
+
 def resolve(given: Mapping[str, Any], where: str, folder: Path) -> Study:
     """The same from a dict in a study file's shape.
 
@@ -56,23 +64,32 @@ def resolve(given: Mapping[str, Any], where: str, folder: Path) -> Study:
 
 
 def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
-    for key in given:
-        if key not in Study.model_fields:
-            raise unknown("key", key, Study.model_fields, str(place / key), "Correct or remove it.")
+    _known(given, place)
     task = _task(given.get("task", TASK), place / "task")
     return _skipping(given.get("skip"), place / "skip", Study(
-        name=_name(given.get("name"), place / "name"),
-        model=_model(given.get("model", MODEL), folder, place / "model"),
+        **_rows(given, place, folder),
         task=task,
-        data=sources.read(given.get("data"), folder, place / "data"),
         tune=uses("method", given.get("tune", TUNE), task, place / "tune"),
         trim=chains(given.get("trim", TRIM), task, place / "trim"),
         engine=uses("engine", given["engine"], task, place / "engine") if "engine" in given else _engines_here(task, place),
-        fit=check(Fit, given.get("fit"), place / "fit", "fit: {epochs: 4}"),
         budget=check(Budget, given.get("budget"), place / "budget", "budget: {trials: 6, seeds: 3, minutes: 20}"),
         require=limits.read(given.get("require"), place / "require"),
-        prefer=_prefer(given.get("prefer", "quality"), place / "prefer"),
-        seed=_seed(given.get("seed", 0), place / "seed")))
+        prefer=_prefer(given.get("prefer", "quality"), place / "prefer")))
+
+
+def _known(given: dict[str, Any], place: Place) -> None:
+    for key in given:
+        if key not in Study.model_fields:
+            raise unknown("key", key, Study.model_fields, str(place / key), "Correct or remove it.")
+
+
+def _rows(given: dict[str, Any], place: Place, folder: Path) -> dict[str, Any]:
+    """The fields of a study that say what its rows are and how a fit sees them."""
+    return dict(name=_name(given.get("name"), place / "name"),
+                model=_model(given.get("model", MODEL), folder, place / "model"),
+                data=sources.read(given.get("data"), folder, place / "data"),
+                fit=check(Fit, given.get("fit"), place / "fit", "fit: {epochs: 4}"),
+                seed=_seed(given.get("seed", 0), place / "seed"))
 
 
 def _skipping(given: Any, place: Place, study: Study) -> Study:

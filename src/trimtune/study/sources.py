@@ -10,8 +10,11 @@ from typing import Any
 
 from trimtune.errors import TrimtuneError
 from trimtune.records import DataSpec
+from trimtune.study import hub
 from trimtune.study.check import check, kind_of, quoted
 from trimtune.study.document import Place
+from trimtune.study.table import Table
+from trimtune.study.tables import open_table
 from trimtune.study.text_file import shown
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -54,6 +57,8 @@ def read(given: Any, folder: Path, place: Place) -> DataSpec:
         name = getattr(spec, split)
         if name is not None:
             paths[split] = located(name, folder, str(place if isinstance(given, str) else place / split))
+    if spec.template is not None:
+        paths["template"] = str(_template(spec.template, folder, str(place / "template")))
     for index, split in enumerate(SPLITS):
         for earlier in SPLITS[:index]:
             if os.path.isfile(paths.get(split, "")) and os.path.isfile(paths.get(earlier, "")) \
@@ -62,6 +67,30 @@ def read(given: Any, folder: Path, place: Place) -> DataSpec:
                                     "Each split needs rows of its own, or the scores mean nothing.",
                                     f"Give another file, or leave '{split}' out: it is then split off the training rows.")
     return spec.model_copy(update=paths)
+
+
+def _template(name: str, folder: Path, where: str) -> Path:
+    path = Path(os.path.abspath(folder / Path(name).expanduser()))
+    if not path.is_file():
+        raise TrimtuneError(f"{where}: no such file: {shown(path)}.", "Allowed: a file with a chat template in Jinja.",
+                            f"Relative paths are taken from {os.path.abspath(folder)}.")
+    return path
+
+
+def refuse(spec: DataSpec, keys: tuple[str, ...], rows: str) -> None:
+    """Refuse what a data spec says beside these `rows`, such as a prompt where there are labels."""
+    for key in keys:
+        if getattr(spec, key) is not None:
+            raise TrimtuneError(f"data.{key}: '{getattr(spec, key)}' is given, but the task takes {rows}.",
+                                f"These have no {key}.", f"Leave data.{key} out, or choose another task.")
+
+
+def table(source: str, split: str) -> Table | None:
+    """A source's rows, not yet read; None where a set has no such split."""
+    if source in bundled():
+        path = bundled_file(source, split)
+        return open_table(path) if path else None
+    return hub.open_hub(source, split) if is_hub(source) else open_table(Path(source))
 
 
 def located(name: str, folder: Path, where: str) -> str:

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.errors import TrimtuneError
+from trimtune.study import data
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+rows = data
+"""the module that reads the rows of this task"""
 ADAPTER = "adapter"
 PEFT_TASK = "SEQ_CLS"
 AUTO_CLASS = "AutoModelForSequenceClassification"

@@ -29,6 +29,8 @@ CLEARLY = 2.0
 """how many times as fast as the usual one another must be"""
 SHORT, LONG = 56, 512
 """tokens: on CPUs in bf16 a float32 softmax wins below the one, torch's fused kernel from the other on"""
+_MAP_BYTES = 2**26
+"""the largest attention map that is timed: fewer rows are, where rows are long"""
 
 
 def working_attention(study: Study, precision_: str, base: Artifact, rows: Artifact, store: Store) -> str:
@@ -49,8 +51,9 @@ def time_each(folder: Path, *, base: Path, rows: Path, task: str, batch_size: in
     texts = data.load(rows).train.texts[:1000]
     tokenizer = parts.load("task", task).load_tokenizer(base)
     width = round(statistics.fmean(map(len, tokenizer(texts, truncation=True, max_length=max_length)["input_ids"])))
-    took = milliseconds(batch_size, heads, width, size // heads, precision_)
-    return {"milliseconds": took, "width": width, "chosen": choose(took, usual(width, precision_))}
+    rows_timed = max(1, min(batch_size, _MAP_BYTES // (4 * heads * width**2)))
+    took = milliseconds(rows_timed, heads, width, size // heads, precision_)
+    return {"milliseconds": took, "width": width, "rows": rows_timed, "chosen": choose(took, usual(width, precision_))}
 
 
 def usual(width: int, precision_: str) -> str:
@@ -66,16 +69,20 @@ def choose(took: dict[str, float], usual_: str) -> str:
     return fastest if took[fastest] * CLEARLY < took[usual_] else usual_
 
 
-def milliseconds(rows: int, heads: int, width: int, channels: int, precision_: str, turns: int = 20) -> dict[str, float]:
+def milliseconds(rows: int, heads: int, width: int, channels: int, precision_: str, turns: int = 20,
+                 seconds: float = 1.0) -> dict[str, float]:
     """Per kind the shortest of its times for one attention over [rows, heads, width, channels], forward and backward, with a
-    mask. The kinds take turns, so that a slow moment is slow for all."""
+    mask. The kinds take turns, so that a slow moment is slow for all; after three turns they end when `seconds` are over."""
     import torch
 
     at, working = device.here(), precision.dtype(precision_)
     query, key, value = (torch.randn(rows, heads, width, channels).to(at, working).requires_grad_(True) for _ in range(3))
     mask = torch.zeros(rows, 1, width, width, dtype=working, device=at)
     took = {kind: math.inf for kind in KINDS if kind != softmax.NAME or precision_ != "fp32"}  # where it would be `eager`
-    for _ in range(turns):
+    began = time.perf_counter()
+    for turn in range(turns):
+        if turn >= 3 and time.perf_counter() - began > seconds:
+            break
         for kind in took:
             started = time.perf_counter()
             attend(kind, query, key, value, mask).sum().backward()

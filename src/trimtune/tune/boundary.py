@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trimtune import parts
 from trimtune.process import emit, memory_mb
 from trimtune.study import data
-from trimtune.tune import batches, device, precision
+from trimtune.tune import batches, device, memory, precision
 from trimtune.tune.layers import layers_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int,
         _watch(layers_of(model)[below], seen)
         for layer in layers_of(model)[below:]:
             pass_by(layer)
-        save_file({name: _of(model, seen, split, batch_size, tokenizer.pad_token_id, name) for name, split in ids.items()},
+        at_once = memory.rows_alone(model, batch_size, max(len(row) for split in ids.values() for row in split), model.dtype)
+        save_file({name: _of(model, seen, split, at_once, tokenizer.pad_token_id, name) for name, split in ids.items()},
                   folder / FILE)
     return {"stored": True, "tokens": tokens, "megabytes": size / 1e6, "precision": precision_}
 

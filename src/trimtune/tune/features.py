@@ -12,7 +12,7 @@ from trimtune.process import emit
 from trimtune.records import Artifact, Use
 from trimtune.store import Store
 from trimtune.study import data
-from trimtune.tune import batches, boundary, device, first_token, precision
+from trimtune.tune import batches, boundary, device, first_token, memory, precision
 from trimtune.tune.trainable import head_of
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int,
     found, splits, started = {}, data.load(rows), time.perf_counter()
     for name, split in (("train", splits.train), ("validation", splits.validation)):
         ids = tokenizer(split.texts, truncation=True, max_length=max_length)["input_ids"]
+        at_once = memory.rows_alone(model, batch_size, max(map(len, ids)), precision.dtype(precision_))
         with torch.inference_mode():
-            found[name] = _of(model, ids, batch_size, tokenizer.pad_token_id, name)
+            found[name] = _of(model, ids, at_once, tokenizer.pad_token_id, name)
     seconds = time.perf_counter() - started
     save_file(found, folder / FILE)
     return {"rows": sum(len(value) for value in found.values()), "features": found["train"].shape[-1], "precision": precision_,

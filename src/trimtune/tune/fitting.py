@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
+from trimtune.process import emit
 from trimtune.study import data
 from trimtune.tune import (
     boundary,
@@ -26,7 +27,7 @@ from trimtune.tune import (
     softmax,
     trainable,
 )
-from trimtune.tune.feeds import feature_feeds, token_feed
+from trimtune.tune.feeds import Feed, feature_feeds, token_feed
 from trimtune.tune.loop import train
 from trimtune.tune.trainable import Learning
 
@@ -60,7 +61,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
         feed, validation = boundary.feeds(model, features_, settings.top_layers(config_), feed, validation)
     passes = getattr(config_, "passes", 1)
     steps = epochs * passes * -(-len(feed.lengths) // batch_size)
-    at_once = 0 if on_features else memory.rows_at_once(model, batch_size, max(feed.lengths), precision.dtype(precision_))
+    at_once = 0 if on_features else rows_at_once(model, batch_size, feed, validation, precision_)
     at_once = min(team.gathered(at_once))
     masters = learning.masters(learning_rate, steps)
     fitted = train(model, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, passes=passes,
@@ -112,7 +113,7 @@ def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_r
     feed, validation = (token_feed(module, split, tokenizer, max_length) for split in (splits.train, splits.validation))
     learning = Learning(module, feed.tokens | validation.tokens, precision.dtype(chosen))
     masters = learning.masters(learning_rate, epochs * -(-len(feed.lengths) // batch_size))
-    at_once = memory.rows_at_once(module, batch_size, max(feed.lengths), precision.dtype(chosen))
+    at_once = rows_at_once(module, batch_size, feed, validation, chosen)
     fitted = train(module, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, batch_size=batch_size,
                    at_once=at_once, seed=seed, keep=checkpoint.of(folder) if folder else None)
     facts = {**fitted.facts(), **memory_facts(module, at_once), "learning_rate": learning_rate, "precision": chosen}
@@ -124,6 +125,16 @@ def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_r
             parameter.copy_(learned[name])
     module.eval().requires_grad_(False)
     return facts
+
+
+def rows_at_once(model: Any, batch_size: int, feed: Feed, validation: Feed, precision_: str) -> int:
+    """The rows of one forward pass, so that training and validation rows fit into memory; says so where it isn't the batch."""
+    at_once = memory.rows_at_once(model, batch_size, max([*feed.lengths, *validation.lengths]), precision.dtype(precision_))
+    told = memory_facts(model, at_once)
+    if at_once < batch_size:
+        emit("note", text=f"memory: {at_once} of {batch_size} rows at once, their gradients added up"
+                          + ("; blocks are run again for their backward pass" if told["recomputed"] else ""))
+    return at_once
 
 
 def memory_facts(model: Any, at_once: int) -> dict[str, Any]:

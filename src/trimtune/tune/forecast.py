@@ -55,6 +55,7 @@ def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) 
     search = min(once + (study.budget.trials + BEYOND) * fit, max(study.budget.minutes, once + fit))
     seeds = (study.budget.seeds - 1) * fit
     return {"fit_minutes": once + fit, "minutes": search + seeds, "memory_mb": probe.facts["memory_mb"],
+            "rows_at_once": probe.facts["rows_at_once"] or study.fit.batch_size,
             "tokens_per_epoch": probe.facts["tokens"]}
 
 
@@ -72,7 +73,7 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     learning = trainable.Learning(model, feed.tokens | validation.tokens, precision.dtype(precision_))
     place_ = device.of(model)
     on_features = getattr(settings, "ON_FEATURES", False)
-    at_once = 0 if on_features else memory.rows_at_once(model, batch_size, max(feed.lengths), precision.dtype(precision_))
+    at_once = 0 if on_features else fitting.rows_at_once(model, batch_size, feed, validation, precision_)
     masters = learning.masters(1e-6, 1000)
     plan = sorted(batches.order(feed.lengths, batch_size, 0, 0), key=lambda batch: max(feed.lengths[row] for row in batch))
     chosen = sorted({len(plan) * at // _STEPS for at in range(_STEPS)} | {len(plan) - 1})
@@ -89,7 +90,8 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
 
     def answer(batch: Sequence[int]) -> None:
         with torch.inference_mode():
-            feed.logits(batch)
+            for piece, _ in ALONE.pieces(batch, 0 if below_seconds else at_once):
+                feed.logits(piece)
         device.wait(place_)
 
     sizes = [_positions(feed.lengths, batch) for batch in timed]
@@ -105,7 +107,7 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     beside += time.perf_counter() - started
     for path in sorted(folder.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
-    asked = list(batches.by_length(validation.lengths, 2 * batch_size))
+    asked = list(batches.by_length(validation.lengths, memory.rows_answered(at_once, batch_size)))
     validated = sum(forward(_positions(validation.lengths, batch)) for batch in asked)
     passed = sum(forward(_positions(feed.lengths, batch)) for batch in plan)
     below = below_seconds / sum(forward(size) for size in sizes) if top_layers is not None else 1.0

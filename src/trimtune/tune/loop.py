@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from trimtune.errors import StepFailed
 from trimtune.process import emit
-from trimtune.tune import batches, device
+from trimtune.tune import batches, device, memory
 from trimtune.tune.checkpoint import Checkpoints
 from trimtune.tune.feeds import Feed
 from trimtune.tune.optimizer import Masters
@@ -21,20 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class Fitted:
-    """How a training run went: validation accuracy (`curve`), mean training loss (None if it is
-    no number) and training seconds so far, per epoch.
+    """How a training run went: validation accuracy (`curve`), mean training loss and training seconds so far, per epoch.
 
     `loss_sum` is what the batches of the epoch at hand add up to, a number or a tensor that the device still works on.
     `best` holds the float32 values of the trained parameters at the best epoch, which ended after `best_steps` steps.
     """
 
     curve: list[float] = field(default_factory=list)
-    losses: list[float | None] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
     loss_sum: Any = 0.0
     after_seconds: list[float] = field(default_factory=list)
     best: list[torch.Tensor] = field(default_factory=list)
     best_steps: int = 0
     pruned: bool = False
+    diverged: bool = False
     seconds: float = 0.0
     rows: int = 0
     tokens: int = 0
@@ -55,6 +56,7 @@ class Fitted:
 
     def facts(self) -> dict[str, Any]:
         return {"validation_accuracy": self.score, "curve": self.curve, "losses": self.losses, "pruned": self.pruned,
+                "diverged": self.diverged,
                 "epochs_run": len(self.curve), "train_seconds": self.seconds, "seconds_to_99": self.seconds_to_99,
                 "checkpoint_seconds": self.checkpoint_seconds, "rows_per_s": self.rows / self.seconds,
                 "tokens_per_s": self.tokens / self.seconds}
@@ -72,6 +74,11 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         patience: epochs without a better score after which the fit ends; 0 for none. The learning rate falls as if it didn't.
         keep: where it leaves its state now and then, and goes on from if there is one.
         team: the processes that share each batch.
+
+    A fit whose loss is no number any more ends with its best epoch so far.
+
+    Raises:
+        StepFailed: there is no such epoch.
     """
     place, fitted = device.of(model), Fitted()
     if keep:
@@ -85,6 +92,7 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
             for rows, weight in team.pieces(batch, at_once):
                 share = loss(*feed.answered(rows)) * weight
                 share.backward()
+                masters.gather()
                 fitted.loss_sum += share.detach()
             masters.step()
             fitted.rows += len(batch)
@@ -96,12 +104,18 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
             started = time.perf_counter()
         device.wait(place)
         fitted.seconds += time.perf_counter() - started
-        score = accuracy(model, validation, batch_size, team)
+        loss_mean = team.total(float(fitted.loss_sum)) / team.size / len(order)
+        if not math.isfinite(loss_mean):
+            if not fitted.curve:
+                raise StepFailed(f"the fit diverged: its loss is no number after epoch 1 at learning rate "
+                                 f"{masters.learning_rate:g}; a lower one may do")
+            fitted.diverged = True
+            break
+        score = accuracy(model, validation, memory.rows_answered(at_once, batch_size), team)
         if score > max(fitted.curve, default=-1.0):
             fitted.best, fitted.best_steps = masters.snapshot(), masters.step_count
         fitted.curve.append(score)
-        loss_mean = team.total(float(fitted.loss_sum)) / team.size / len(order)
-        fitted.losses.append(loss_mean if math.isfinite(loss_mean) else None)
+        fitted.losses.append(loss_mean)
         fitted.loss_sum = 0.0
         fitted.after_seconds.append(fitted.seconds)
         if epoch < len(stop_below) and epoch + 1 < epochs and score < stop_below[epoch]:
@@ -112,14 +126,14 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
     return fitted
 
 
-def accuracy(model: torch.nn.Module, feed: Feed, batch_size: int, team: Team = ALONE) -> float:
-    """The share of rows whose largest logit is at their label."""
+def accuracy(model: torch.nn.Module, feed: Feed, rows: int, team: Team = ALONE) -> float:
+    """The share of rows whose largest logit is at their label; so many `rows` are answered together."""
     import torch
 
     model.eval()
     right: Any = 0
     with torch.inference_mode():
-        for batch in batches.by_length(feed.lengths, batch_size * 2):
+        for batch in batches.by_length(feed.lengths, rows):
             ((mine, weight),) = team.pieces(batch)
             logits, labels = feed.answered(mine)
             right += (logits.argmax(-1) == labels).sum() * (weight > 0)

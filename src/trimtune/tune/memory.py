@@ -7,7 +7,8 @@
 
 P parameters of b bytes, T of them trained, L layers of D channels and H heads. c counts the tensors of [rows, width, D] that a
 block keeps for its backward pass: about 17 by Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1), and 9 more where
-adapters keep their inputs; 3 attention maps are those of eager attention. An estimate.
+adapters keep their inputs; 3 attention maps are those of eager attention. A method's virtual tokens are part of the width.
+An estimate.
 
 Recomputed: a block keeps its input alone and is run again for its backward pass (activation checkpointing, Chen et al. 2016,
 arXiv 1604.06174): the same gradients for about a third more time, so it is the last resort.
@@ -34,7 +35,7 @@ SHARE = 0.8
 
 def needed_mb(model: Any, rows: int, width: int, dtype: torch.dtype, recomputed: bool = False) -> tuple[float, float]:
     """MB (10^6 bytes) of the weights with all that trains them, and of the activations of `rows` rows of `width` tokens."""
-    config, trained_too = model.config, 30 if dtype.itemsize < 4 else 24
+    config, trained_too, width = model.config, 30 if dtype.itemsize < 4 else 24, width + _virtual_tokens(model)
     weights = sum(held(parameter).numel() * (dtype.itemsize + trained_too * parameter.requires_grad)
                   for parameter in model.parameters())
     block, blocks = KEPT * config.hidden_size + 3 * config.num_attention_heads * width, config.num_hidden_layers
@@ -50,7 +51,7 @@ def rows_at_once(model: Any, batch_size: int, width: int, dtype: torch.dtype, li
     Raises:
         StepFailed: that is too much as well; says what would fit.
     """
-    limit = limit_mb if limit_mb is not None else SHARE * device.limit_mb(device.here())
+    limit = _limit_mb() if limit_mb is None else limit_mb
     for recomputed in (False, True) if _can_recompute(model) else (False,):
         rows = batch_size
         while sum(needed_mb(model, rows, width, dtype, recomputed)) > limit and rows > 1:
@@ -64,6 +65,27 @@ def rows_at_once(model: Any, batch_size: int, width: int, dtype: torch.dtype, li
     advice = "a smaller model or a smaller `max_length`" if frozen else "a method that trains less, such as `lora`"
     raise StepFailed(f"out of memory, before it began: this fit needs about {weights:,.0f} MB for the weights and what trains "
                      f"them, and {activations:,.0f} MB per row of {width} tokens; it may take {limit:,.0f} MB. Use {advice}.")
+
+
+def rows_answered(at_once: int, batch_size: int) -> int:
+    """Rows per forward pass for a fit's validation: two batches, or where a fit has to take its batches in pieces, one piece."""
+    return at_once if 0 < at_once < batch_size else 2 * batch_size
+
+
+def rows_alone(model: Any, batch_size: int, width: int, dtype: torch.dtype, limit_mb: float | None = None) -> int:
+    """The most rows that a pass without gradients, which holds one block at a time, can answer together: a batch, a half, …"""
+    rows, limit = batch_size, _limit_mb() if limit_mb is None else limit_mb
+    while sum(needed_mb(model, rows, width, dtype, recomputed=True)) > limit and rows > 1:
+        rows = (rows + 1) // 2
+    return rows
+
+
+def _limit_mb() -> float:
+    return SHARE * device.limit_mb(device.here())
+
+
+def _virtual_tokens(model: Any) -> int:
+    return sum(getattr(settings, "num_virtual_tokens", None) or 0 for settings in getattr(model, "peft_config", {}).values())
 
 
 def recompute(model: Any) -> None:

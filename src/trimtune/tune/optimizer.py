@@ -52,13 +52,20 @@ class Masters:
                                             {"params": plain, "weight_decay": 0.0}], lr=learning_rate, fused=True)
         self.learning_rate, self.steps, self.step_count = learning_rate, steps, 0
 
+    def gather(self) -> None:
+        """Add the working gradients to the masters' float32 ones, and clear them: the pieces of a batch add up in float32."""
+        if self.apart:
+            for master, working in zip(self.masters, self.working, strict=True):
+                if working.grad is not None:
+                    found = working.grad.float()
+                    master.grad = found if master.grad is None else master.grad.add_(found)
+                    working.grad = None
+
     def step(self) -> None:
         """Clip, update the masters, copy them into the working weights, clear the gradients."""
         import torch
 
-        if self.apart:
-            for master, working in zip(self.masters, self.working, strict=True):
-                master.grad = None if working.grad is None else working.grad.float()
+        self.gather()
         if self.reduce:
             for master in self.masters:
                 if master.grad is None:
@@ -72,8 +79,8 @@ class Masters:
         with torch.no_grad():
             if self.apart:
                 torch._foreach_copy_([*self.working], [*self.masters])
-            for working in self.working:
-                working.grad = None
+            for master in self.masters:
+                master.grad = None
 
     def decay(self, steps: int) -> float:
         """What the first `steps` steps leave of a decayed weight that had no gradient."""

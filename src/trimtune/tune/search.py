@@ -1,10 +1,11 @@
 """The fair search: each method over its own range of learning rates, with the same number of trials and the same minutes.
 
 Optuna proposes (three points spread over the range first, then a Gaussian process over log learning rate); validation
-accuracy decides; test rows are never read here. A trial is stopped after an epoch in which it scores clearly (two
-standard errors) below the median of the earlier trials at that epoch: the rule of Optuna's MedianPruner, taken into the
-step's key so that a resumed search equals an uninterrupted one. If the best trial lies at an edge of the range, two more
-run beyond that edge, once. The best trial is the best setting's fit with the first seed; the other seeds follow.
+accuracy decides; test rows are never read here. The first three run to their end; a later trial is stopped after an epoch
+in which it scores clearly (two standard errors) below the median of the earlier ones at that epoch: the rule of Optuna's
+MedianPruner, taken into the step's key so that a resumed search equals an uninterrupted one. If the best trial lies at an
+edge of the range, two more run beyond that edge, once. The best trial is the best setting's fit with the first seed; the
+other seeds follow.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
         fit_at = fitter(method, study, base, rows, store)
     except StepFailed as failure:
         return ledger.model_copy(update={"cause": failure.cause}), None
-    trials, kept, notes = _trials(method, study, rows.facts["rows"]["validation"], fit_at)
+    trials, kept, notes = _trials(method, study, rows.facts["rows"]["validation"], fit_at,
+                                  lambda made: features_seconds(made, store))
     if study.fit.class_weights != "none":
         notes.append(f"{method.label}: {study.fit.class_weights} class weights in the loss of every fit")
     spent = sum(trial.seconds for trial in trials)
@@ -69,15 +71,21 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
     return ledger.model_copy(update=found), max(fits, key=_score)
 
 
-def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> tuple[list[Trial], list[Artifact], list[str]]:
-    """The trials that the budget allows, the artifacts of those that ran to their end, and what there is to say about them."""
+def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt,
+            beside: Callable[[Artifact], float] = lambda made: 0.0) -> tuple[list[Trial], list[Artifact], list[str]]:
+    """The trials that the budget allows, the artifacts of those that ran to their end, and what there is to say about them.
+
+    Args:
+        beside: seconds of the step that a fit's features came from, which all trials share.
+    """
     optuna_study, space = _optuna(method, study.seed, study.budget.trials)
     trials: list[Trial] = []
     kept: list[Artifact] = []
 
     def room() -> bool:
         took = [trial.seconds for trial in trials]
-        return not trials or sum(took) + max(took) <= study.budget.minutes * 60
+        shared = beside(kept[0]) if kept else 0.0
+        return not trials or shared + sum(took) + max(took) <= study.budget.minutes * 60
 
     def run(rate: float) -> Trial:
         started = time.perf_counter()
@@ -102,9 +110,9 @@ def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt) -> t
         optuna_study.tell(asked, tried.score, state=None if tried.score is not None else _fail())
     side, beyond = _beyond(method, trials)
     ran = [run(rate).learning_rate for rate in beyond if room()]
-    if not ran:
-        return trials, kept, []
     best = _best(trials)
+    if not ran:
+        return trials, kept, [f"{method.label}: {note}" for note in [_outermost(method, trials, side)] if note]
     note = (f"{method.label}: the best trial lay at the {side} edge of the range, so it was widened once and {len(ran)} more "
             f"ran beyond it; the best is {'there' if best in ran else 'inside still'}: {best:g}")
     return trials, kept, [note]
@@ -120,6 +128,19 @@ def _beyond(method: Use, trials: list[Trial]) -> tuple[str, list[float]]:
     if place >= 0.95:
         return "upper", [_rounded(high * 2**step) for step in range(1, BEYOND + 1)]
     return ("lower", [_rounded(low / 2**step) for step in range(1, BEYOND + 1)]) if place <= 0.05 else ("", [])
+
+
+def _outermost(method: Use, trials: list[Trial], side: str) -> str:
+    """What there is to say of a best trial that lies at the end of what was tried, where nothing was tried beyond it."""
+    best, tried = _best(trials), [trial.learning_rate for trial in trials]
+    low, high = parts.load("method", method.name).LEARNING_RATES
+    if side:
+        return f"the best trial ({best:g}) lies at the {side} edge of the range, and no time was left to look beyond it"
+    if best is None or len(tried) < 2 or best not in (min(tried), max(tried)):
+        return ""
+    which, end = ("highest", high) if best == max(tried) else ("lowest", low)
+    return (f"the best rate ({best:g}) is the {which} of {len(tried)} tried; the range goes on to {end:g}, and more trials would "
+            "look there")
 
 
 def _best(trials: list[Trial]) -> float | None:
@@ -167,8 +188,13 @@ def seed_fit(artifact: Artifact) -> SeedFit:
 
 
 def _thresholds(trials: list[Trial], rows: int) -> tuple[float, ...]:
-    """Per epoch the median score of the earlier trials that got so far, less two standard errors of a score from `rows` rows."""
+    """Per epoch the median score of the earlier trials that got so far, less two standard errors of a score from `rows` rows.
+
+    None before as many have run as are spread over the range.
+    """
     curves = [trial.curve for trial in trials if trial.curve]
+    if len(curves) < len(_FIRST):
+        return ()
     longest = max(map(len, curves), default=0)
     medians = [statistics.median(curve[epoch] for curve in curves if len(curve) > epoch) for epoch in range(longest)]
     return tuple(median - 2 * math.sqrt(median * (1 - median) / rows) for median in medians)

@@ -1,0 +1,252 @@
+"""Rows of turns as tokens, each marked as learned or not: one rendering for fits, scores, answers and what is shipped.
+
+    text    the text, then the end token; all of it is learned
+    pairs   the prompt, a line break, the completion, the end token; completion and end are learned
+    chat    what the chat template makes of the turns; the assistant's answers and their end-of-turn tokens are learned
+
+Pairs go through a chat template too where the study gives one or the tokenizer has one. Each stretch between a place where
+a prompt ends and one where an answer ends is tokenized by itself, since that is how a prompt is tokenized when an answer
+is asked for; so no token straddles the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from trimtune.errors import TrimtuneError
+from trimtune.study.language import Split
+from trimtune.study.turns import ASSISTANT, TEXT, Row, Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_AFTER_PROMPT = "\n"
+"""between a pair's prompt and its completion, where no template says more"""
+_NAMED = 10
+"""row numbers that a note lists"""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`ids[i]` are the tokens of a row, `learned[i]` marks those that the loss counts, `numbers[i]` is its row in the file.
+
+    A text that was cut into pieces is several rows of one number.
+    """
+
+    ids: list[list[int]] = field(default_factory=list)
+    learned: list[list[bool]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How turns become tokens.
+
+    Args:
+        template: a chat template in Jinja; "" for none.
+        loss: `answers`, or `all` tokens.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    kind: str
+    template: str = ""
+    loss: str = "answers"
+
+    def encode(self, split: Split, max_length: int, name: str) -> Encoded:
+        """Every row of a split, none longer than `max_length` tokens.
+
+        A text that is longer is cut into pieces, of which each but the last is full. A conversation that is longer loses its
+        oldest questions and answers, whole; what is still longer is left out. `notes` counts both and names rows.
+
+        Args:
+            name: of the split, for messages.
+
+        Raises:
+            TrimtuneError: the template fails, drops a turn or gives an answer no end; nothing is learned from a row; no row
+                is short enough.
+        """
+        found, longest = Encoded(), 0
+        shortened: list[int] = []
+        left_out: list[int] = []
+        for row, number in zip(split.rows, split.numbers, strict=True):
+            at = f"{name}: row {number}"
+            ids, learned = self.tokens(row, at)
+            whole, longest = len(ids) <= max_length, max(longest, len(ids))
+            if not whole and self.kind == "text":
+                pieces = [(ids[start:start + max_length], learned[start:start + max_length])
+                          for start in range(0, len(ids), max_length)]
+            else:
+                kept = self._shorter(row, at, max_length) if not whole else (ids, learned)
+                pieces = [kept] if kept else []
+            if not whole:
+                (shortened if pieces else left_out).append(number)
+            for piece, marks in pieces:
+                found.ids.append(piece)
+                found.learned.append(marks)
+                found.numbers.append(number)
+        if not found.ids:
+            raise TrimtuneError(f"{name}: none of {len(split)} rows fits into {max_length} tokens (fit.max_length).",
+                                "A prompt with its answer is learned whole or not at all.",
+                            f"Raise fit.max_length; the longest row has {longest} tokens.")
+        if shortened:
+            what = "were cut into pieces" if self.kind == "text" else "lost their oldest turns"
+            found.notes.append(f"{name}: {_rows(shortened)} longer than {max_length} tokens {what}: {_listed(shortened)}")
+        if left_out:
+            found.notes.append(f"{name}: {_rows(left_out)} of {len(split)} longer than {max_length} tokens (fit.max_length) left "
+                               f"out; the longest has {longest}: {_listed(left_out)}")
+        return found
+
+    def tokens(self, row: Row, at: str = "a row") -> tuple[list[int], list[bool]]:
+        """A row's tokens, and which of them are learned."""
+        ids = self._begin(row)
+        learned = [self.loss == "all"] * len(ids)
+        for text, answer in self.stretches(row, at):
+            piece, marks = self._stretch(text, answer)
+            ids += piece
+            learned += marks
+        if not any(learned):
+            raise TrimtuneError(f"{at}: no token is learned.", "A row must have an answer, or a text, of at least one token.",
+                                "Correct or remove the row.")
+        if self.kind != "text" and self.loss == "answers" and all(learned[len(self._begin(row)):]):
+            raise TrimtuneError(f"{at}: all tokens are learned, the prompt too.", "A template must render what the user says.",
+                                "Correct data.template, or write `loss: all` under `data` if it is meant so.")
+        return ids, learned
+
+    def asked(self, turns: Row, at: str = "a prompt") -> list[int]:
+        """The tokens after which an answer begins; `turns` ends with the user's."""
+        if self.kind == "text":
+            return [*self._begin(turns), *self.tokenizer(turns[-1].content, add_special_tokens=False)["input_ids"]]
+        ids = self._begin(turns)
+        for text, answer in self.stretches((*turns, Turn(ASSISTANT, "…")), at)[:-1]:
+            ids += self._stretch(text, answer)[0]
+        return ids
+
+    def stretches(self, row: Row, at: str = "a row") -> list[tuple[str, bool]]:
+        """A row as stretches of text, each an answer or not, in turns."""
+        if self.kind == "text":
+            return [(row[0].content, True)]
+        if not self.template:
+            if self.kind == "chat":
+                raise TrimtuneError("data.template: the tokenizer has no chat template, and the study gives none.",
+                                    "Conversations need one, in training as in use.",
+                                    "Write `data: {template: chat.jinja}`, or choose a model that was tuned to chat.")
+            prompt = row[0].content
+            return [(prompt if prompt[-1:].isspace() else prompt + _AFTER_PROMPT, False), (row[1].content, True)]
+        return list(self._by_template(row, at))
+
+    def _by_template(self, row: Row, at: str) -> Iterator[tuple[str, bool]]:
+        done = ""
+        for index, turn in enumerate(row):
+            if turn.role != ASSISTANT:
+                continue
+            before, after = self._rendered(row[:index], True, at), self._rendered(row[:index + 1], False, at)
+            if not before.startswith(done) or not after.startswith(before):
+                raise TrimtuneError(
+                    f"{at}: the chat template renders the turns before turn {index + 1} differently once its answer is there.",
+                    "What is rendered as a prompt must begin what is rendered with its answer, or the two don't fit in use.",
+                    "Give a template that leaves earlier turns as they are: `data: {template: chat.jinja}`.")
+            for said in row[:index + 1]:
+                if said.content.strip() not in after:
+                    raise TrimtuneError(f"{at}: the chat template drops what the {said.role} says.",
+                                        "Each turn's content must be in what it renders.", "Correct data.template.")
+            yield before[len(done):], False
+            yield after[len(before):], True
+            done = after
+
+    def _rendered(self, turns: Sequence[Turn], prompt: bool, at: str) -> str:
+        import jinja2
+
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        try:
+            return str(self.tokenizer.apply_chat_template(messages, chat_template=self.template, tokenize=False,
+                                                          add_generation_prompt=prompt))
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+            what = (str(error).splitlines() or [type(error).__name__])[0]
+            raise TrimtuneError(f"{at}: the chat template can't render its turns ({what}).",
+                                "It is a Jinja template over `messages`, each with role and content.",
+                                "Correct data.template, or leave out turns that it doesn't know.") from None
+
+    def _begin(self, row: Row) -> list[int]:
+        """The token that begins every row, if the tokenizer writes one and no template does."""
+        first = self.tokenizer.bos_token_id
+        if first is None or (self.template and row[0].role != TEXT):
+            return []
+        return [first] if self.tokenizer("a")["input_ids"][:1] == [first] else []
+
+    def _stretch(self, text: str, answer: bool) -> tuple[list[int], list[bool]]:
+        """The tokens of a stretch. An answer ends with the template's own end-of-turn token, or with the tokenizer's end.
+
+        What a template writes after its end-of-turn token belongs to what follows, and is learned only if everything is.
+        """
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not answer:
+            return ids, [self.loss == "all"] * len(ids)
+        last = self._last_special(ids) if self.template else None
+        if last is None:
+            return [*ids, end_of(self.tokenizer)], [True] * (len(ids) + 1)
+        return ids, [index <= last or self.loss == "all" for index in range(len(ids))]
+
+    @cached_property
+    def _special(self) -> set[int]:
+        return {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
+
+    def _last_special(self, ids: Sequence[int]) -> int | None:
+        return next((index for index in range(len(ids) - 1, -1, -1) if ids[index] in self._special), None)
+
+    def words(self) -> list[str]:
+        """What the user should know about this rendering."""
+        end = self.tokenizer.convert_ids_to_tokens(end_of(self.tokenizer))
+        notes = []
+        if self.template:
+            answer = self.stretches((Turn("user", "a"), Turn(ASSISTANT, "b")))[-1][0]
+            ids: list[int] = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
+            last = self._last_special(ids)
+            notes.append(f"chat template {digest(self.template)}; an answer ends with "
+                         + (f"{end}, added since the template ends none" if last is None
+                            else self.tokenizer.convert_ids_to_tokens(ids)[last]))
+        elif self.kind == "pairs":
+            notes.append(f"no chat template: prompt, line break, completion, {end}")
+        if self.tokenizer.pad_token_id in (None, self.tokenizer.eos_token_id):
+            notes.append(f"padding is written as {end}, and left out by its place: the end of an answer is learned all the same")
+        return notes
+
+    def _shorter(self, row: Row, at: str, max_length: int) -> tuple[list[int], list[bool]] | None:
+        system, rest = (row[:1], row[1:]) if row[0].role == "system" else ((), row)
+        for start in range(2, len(rest), 2):
+            ids, learned = self.tokens((*system, *rest[start:]), at)
+            if len(ids) <= max_length:
+                return ids, learned
+        return None
+
+
+def digest(template: str) -> str:
+    """The short hash by which a template is told from another, in manifests and messages."""
+    return hashlib.sha256(template.encode()).hexdigest()[:12]
+
+
+def end_of(tokenizer: Any) -> int:
+    """The token that ends an answer.
+
+    Raises:
+        TrimtuneError: the tokenizer has none, so no model could learn to stop.
+    """
+    if tokenizer.eos_token_id is None:
+        raise TrimtuneError("model: its tokenizer has no end token.", "Without one no answer ever ends.",
+                            "Set eos_token in its tokenizer_config.json, or give a chat template whose answers end with one.")
+    return int(tokenizer.eos_token_id)
+
+
+def _rows(numbers: list[int]) -> str:
+    return f"{len(numbers)} row{'' if len(numbers) == 1 else 's'}"
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:_NAMED])) + (", …" if len(numbers) > _NAMED else "")

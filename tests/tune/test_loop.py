@@ -1,0 +1,92 @@
+"""The loop by itself, on a model of a few numbers: what ends a fit, and what it keeps."""
+
+import math
+import statistics
+
+import pytest
+import torch
+
+from trimtune.errors import StepFailed
+from trimtune.tune import batches, fitting, loop
+from trimtune.tune.feeds import Feed
+from trimtune.tune.optimizer import Masters
+
+
+@pytest.fixture
+def tiny():
+    """A linear layer, 40 rows that it can tell apart, their feed and the sizes of the passes asked of it."""
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(4, 2), torch.randn(40, 4)
+    labels, asked = (x[:, 0] > 0).long(), []
+
+    def logits(rows):
+        asked.append(len(rows))
+        return model(x[list(rows)])
+
+    return model, Feed([1] * 40, labels, logits), asked
+
+
+def train(model, feed, rate=0.1, **options):
+    masters = Masters(list(model.parameters()), list(model.parameters()), rate, 100)
+    return loop.train(model, masters, feed, feed, torch.nn.functional.cross_entropy, batch_size=8, seed=0, **options)
+
+
+def test_a_fit_that_diverges_ends_with_its_best_epoch_so_far(tiny):
+    model, feed, _ = tiny
+    whole = feed.logits
+
+    def breaking(rows):
+        return whole(rows) * (math.nan if len(feed_calls) > 12 and model.training else 1.0)
+
+    feed_calls: list[int] = []
+    feed.logits = lambda rows: (feed_calls.append(1), breaking(rows))[1]
+    fitted = train(model, feed, epochs=9)
+    assert fitted.diverged
+    assert len(fitted.curve) == len(fitted.losses) < 9
+    assert all(math.isfinite(loss) for loss in fitted.losses)
+    assert all(torch.isfinite(value).all() for value in fitted.best)
+
+
+def test_a_fit_without_one_sound_epoch_is_a_failure(tiny):
+    model, feed, _ = tiny
+    whole = feed.logits
+    feed.logits = lambda rows: whole(rows) * math.nan
+    with pytest.raises(StepFailed, match=r"diverged: its loss is no number after epoch 1 at learning rate 0\.1"):
+        train(model, feed, epochs=3)
+
+
+def test_a_fit_under_its_threshold_is_stopped_and_one_above_it_is_not(tiny):
+    model, feed, _ = tiny
+    assert not train(model, feed, epochs=3, stop_below=(0.0, 0.0)).pruned
+    stopped = train(model, feed, epochs=3, stop_below=(0.0, 1.01))
+    assert stopped.pruned
+    assert len(stopped.curve) == 2
+    assert not train(model, feed, epochs=2, stop_below=(0.0, 1.01)).pruned, "the last epoch ends it anyway"
+
+
+def test_rows_that_pass_in_pieces_are_validated_in_pieces(tiny):
+    model, feed, asked = tiny
+    train(model, feed, epochs=1)
+    assert max(asked) == 16, "without a graph, two batches"
+    asked.clear()
+    train(model, feed, epochs=1, at_once=2)
+    assert max(asked) == 2
+
+
+@pytest.mark.slow
+def test_batches_by_length_cost_no_quality(small, tmp_path, monkeypatch):
+    """Three seeds each way, real rows: the means are within two standard errors of their difference, or 3 rows in 48."""
+    study, _, base, rows = small
+    config = dict(base=base.folder, rows=rows.folder, task=study.task, model_name="minilm", method="head", config={"passes": 1},
+                  learning_rate=1e-2, epochs=3, batch_size=16, max_length=48, precision_="fp32")
+    scores = {}
+    for name, order in (("by length", batches.order), ("plain", batches.plain_order)):
+        monkeypatch.setattr(batches, "order", order)
+        scores[name] = []
+        for seed in range(3):
+            (tmp_path / f"{name}{seed}").mkdir()
+            scores[name].append(fitting.fit(tmp_path / f"{name}{seed}", seed=seed, **config)["validation_accuracy"])
+    means = [statistics.fmean(found) for found in scores.values()]
+    noise = 2 * math.sqrt(sum(map(statistics.variance, scores.values())) / 3)
+    assert min(means) > 0.5
+    assert abs(means[0] - means[1]) <= max(noise, 3 / 48)
