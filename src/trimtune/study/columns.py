@@ -70,7 +70,7 @@ def _longest(name: str, columns: Sequence[str], sample: Sequence[Sequence[Any]],
     lengths = {}
     for index, column in enumerate(columns):
         values = _values(sample, index)
-        if column != label and values and 2 * len(set(values)) >= len(values) and not all(map(_number, values)):
+        if column != label and values and 2 * len(set(values)) >= len(values) and not all(map(number, values)):
             lengths[column] = sum(map(len, values)) / len(values)
     if not lengths:
         raise TrimtuneError(f"{name}: no column looks like text.",
@@ -98,7 +98,8 @@ def _fewest(name: str, columns: Sequence[str], sample: Sequence[Sequence[Any]], 
     return fitting[0]
 
 
-def _number(value: str) -> bool:
+def number(value: str) -> bool:
+    """Whether a cell is a number."""
     try:
         float(value)
     except ValueError:

@@ -8,7 +8,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from trimtune.errors import TrimtuneError
 from trimtune.records import DataSpec
 from trimtune.results import DataFacts
 from trimtune.store import key_of
@@ -110,20 +109,10 @@ def load(folder: Path) -> Rows:
 
 def _found(spec: DataSpec) -> tuple[dict[str, Labelled], str, str, list[str]]:
     """The rows of each split that exists, the text and label columns, and notes on these."""
-    train = sources.table(spec.train, "train")
-    if train is None:
-        raise TrimtuneError(f"data.train: '{spec.train}' has no split named train.", "The rows to learn from must be there.",
-                            "Give another set, or a file.")
+    tables = sources.opened(spec)
+    train = tables.pop("train")
     sample = list(islice(train.rows, SAMPLE))
     text, label, notes = columns.choose(train.name, train.columns, [cells for _, _, cells in sample], spec.text, spec.label)
-    found = {"train": rows_of(train, chain(sample, train.rows), text, label)}
-    for name in ("validation", "test"):
-        given = getattr(spec, name)
-        whole_set = spec.train in sources.bundled() or sources.is_hub(spec.train)
-        table = sources.table(given or spec.train, name) if given or whole_set else None
-        if table is not None:
-            found[name] = rows_of(table, table.rows, text, label)
-        elif given:
-            raise TrimtuneError(f"data.{name}: '{given}' has no split named {name} with labels.", "It must hold labelled rows.",
-                                f"Give a file, or leave '{name}' out: it is then split off the training rows.")
+    found = {"train": rows_of(train, chain(sample, train.rows), text, label),
+             **{name: rows_of(table, table.rows, text, label) for name, table in tables.items()}}
     return found, text, label, notes

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from trimtune.errors import TrimtuneError
 from trimtune.records import DataSpec
+from trimtune.study.columns import number
 from trimtune.study.turns import listed
 
 Kind = Literal["text", "pairs", "chat"]
@@ -75,7 +76,7 @@ def _seen(name: str, columns: Sequence[str], sample: Sequence[Sequence[Any]]) ->
     if prompt and completion:
         return Format("pairs", (prompt, completion)), "by their names"
     words = [column for index, column in enumerate(columns)
-             if any(isinstance(cells[index], str) and not _number(cells[index]) for cells in sample)]
+             if any(isinstance(cells[index], str) and not number(cells[index]) for cells in sample)]
     text = _first(TEXT, columns)
     if text or len(words) == 1:
         return Format("text", (text or words[0],)), "by its name" if text else "the one column of words"
@@ -94,11 +95,3 @@ def _turns(cell: Any) -> bool:
 def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:
     lower = {column.strip().lower(): column for column in columns}
     return next((lower[name] for name in names if name in lower), None)
-
-
-def _number(value: str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True

@@ -59,21 +59,12 @@ def read(spec: DataSpec, seed: int) -> Rows:
     """
     sources.refuse(spec, ("label",), "rows for a language model")
     spec = sources.read(spec.model_dump(exclude_none=True), Path.cwd(), Place("", path=("data",)))
-    train = sources.table(spec.train, "train")
-    if train is None:
-        raise TrimtuneError(f"data.train: '{spec.train}' has no split named train.", "The rows to learn from must be there.",
-                            "Give another set, or a file.")
+    tables = sources.opened(spec)
+    train = tables.pop("train")
     sample = list(islice(train.rows, SAMPLE))
     found = formats.choose(train.name, train.columns, [cells for _, _, cells in sample], spec)
-    made = {"train": _read(train, chain(sample, train.rows), found)}
-    for name in ("validation", "test"):
-        given, whole_set = getattr(spec, name), spec.train in sources.bundled() or sources.is_hub(spec.train)
-        table = sources.table(given or spec.train, name) if given or whole_set else None
-        if table is not None:
-            made[name] = _read(table, table.rows, found)
-        elif given:
-            raise TrimtuneError(f"data.{name}: '{given}' has no split named {name}.", "It must hold rows.",
-                                f"Give a file, or leave '{name}' out: it is then split off the training rows.")
+    made = {"train": _read(train, chain(sample, train.rows), found),
+            **{name: _read(table, table.rows, found) for name, table in tables.items()}}
     done, origin, notes = _split(made, seed)
     notes = [*found.notes, *(note for one in made.values() for note in one.table.notes), *notes, *_findings(done)]
     facts = DataFacts(labels=(), rows={name: len(split) for name, split in done.items()}, text=found.columns[0],

@@ -93,6 +93,26 @@ def table(source: str, split: str) -> Table | None:
     return hub.open_hub(source, split) if is_hub(source) else open_table(Path(source))
 
 
+def opened(spec: DataSpec) -> dict[str, Table]:
+    """The table of each split that there is, rows not yet read; a set's own validation and test splits are found by name.
+
+    Raises:
+        TrimtuneError: no training rows, or a split that the spec names is lacking.
+    """
+    found = {"train": table(spec.train, "train")}
+    if found["train"] is None:
+        raise TrimtuneError(f"data.train: '{spec.train}' has no split named train.", "The rows to learn from must be there.",
+                            "Give another set, or a file.")
+    for name in SPLITS[1:]:
+        given, whole_set = getattr(spec, name), spec.train in bundled() or is_hub(spec.train)
+        found[name] = table(given or spec.train, name) if given or whole_set else None
+        if given and found[name] is None:
+            raise TrimtuneError(f"data.{name}: '{given}' has no split named {name} that can be used.",
+                                "It must hold rows, with answers if the task has any.",
+                                f"Give a file, or leave '{name}' out: it is then split off the training rows.")
+    return {name: one for name, one in found.items() if one is not None}
+
+
 def located(name: str, folder: Path, where: str) -> str:
     """A source's name as `Study` keeps it: the absolute path of a file, a hub id, or the name of a bundled set."""
     if name in bundled():
