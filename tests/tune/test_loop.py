@@ -55,6 +55,15 @@ def test_a_fit_without_one_sound_epoch_is_a_failure(tiny):
         train(model, feed, epochs=3)
 
 
+def test_answers_that_are_no_numbers_are_no_score(tiny):
+    """A loss may still be a number where the weights after the last step give none."""
+    model, feed, _ = tiny
+    whole = feed.logits
+    feed.logits = lambda rows: whole(rows) if model.training else whole(rows) * math.inf
+    with pytest.raises(StepFailed, match="its answers are no number after epoch 1"):
+        train(model, feed, epochs=3)
+
+
 def test_a_fit_under_its_threshold_is_stopped_and_one_above_it_is_not(tiny):
     model, feed, _ = tiny
     assert not train(model, feed, epochs=3, stop_below=(0.0, 0.0)).pruned

@@ -47,6 +47,8 @@ def show_result(result: Result, console: Console, folder: str) -> None:
              for baseline, cells, standing in tables.baselines(result)]
     if rules:
         console.print(Text(f"not tuned: {', '.join(rules)}", style="dim"))
+    for note in [note for search in result.searches for note in search.notes]:
+        console.print(Text(f"search: {note}", style="dim"))
     for row in result.rows:
         if row.status != "measured":
             console.print(Text(f"{row.status}: {row.name}: {row.cause}", style="red"))

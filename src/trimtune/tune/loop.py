@@ -75,7 +75,7 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         keep: where it leaves its state now and then, and goes on from if there is one.
         team: the processes that share each batch.
 
-    A fit whose loss is no number any more ends with its best epoch so far.
+    A fit whose loss or answers are no numbers any more ends with its best epoch so far.
 
     Raises:
         StepFailed: there is no such epoch.
@@ -105,13 +105,14 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         device.wait(place)
         fitted.seconds += time.perf_counter() - started
         loss_mean = team.total(float(fitted.loss_sum)) / team.size / len(order)
-        if not math.isfinite(loss_mean):
+        score = accuracy(model, validation, memory.rows_answered(at_once, batch_size), team)
+        if not math.isfinite(loss_mean + score):
             if not fitted.curve:
-                raise StepFailed(f"the fit diverged: its loss is no number after epoch 1 at learning rate "
-                                 f"{masters.learning_rate:g}; a lower one may do")
+                what = "answers are" if math.isfinite(loss_mean) else "loss is"
+                raise StepFailed(f"the fit diverged: its {what} no number after epoch 1 at learning rate "
+                                 f"{masters.learning_rate:g}; try a lower one")
             fitted.diverged = True
             break
-        score = accuracy(model, validation, memory.rows_answered(at_once, batch_size), team)
         if score > max(fitted.curve, default=-1.0):
             fitted.best, fitted.best_steps = masters.snapshot(), masters.step_count
         fitted.curve.append(score)
@@ -127,14 +128,16 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
 
 
 def accuracy(model: torch.nn.Module, feed: Feed, rows: int, team: Team = ALONE) -> float:
-    """The share of rows whose largest logit is at their label; so many `rows` are answered together."""
+    """The share of rows whose largest logit is at their label, NaN if a logit is no number; `rows` are answered together."""
     import torch
 
     model.eval()
     right: Any = 0
+    sound: Any = True
     with torch.inference_mode():
         for batch in batches.by_length(feed.lengths, rows):
             ((mine, weight),) = team.pieces(batch)
             logits, labels = feed.answered(mine)
             right += (logits.argmax(-1) == labels).sum() * (weight > 0)
-    return team.total(int(right)) / len(feed.lengths)
+            sound &= logits.isfinite().all()
+    return team.total(int(right) if sound else math.nan) / len(feed.lengths)

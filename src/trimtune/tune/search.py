@@ -49,6 +49,8 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
         return ledger.model_copy(update={"cause": failure.cause}), None
     trials, kept, notes = _trials(method, study, rows.facts["rows"]["validation"], fit_at,
                                   lambda made: features_seconds(made, store))
+    for note in notes:
+        store.watch({"kind": "warning" if len(trials) < study.budget.trials else "note", "text": note})
     if study.fit.class_weights != "none":
         notes.append(f"{method.label}: {study.fit.class_weights} class weights in the loss of every fit")
     spent = sum(trial.seconds for trial in trials)
