@@ -111,3 +111,16 @@ def test_the_shared_features_count_in_the_cap(small_study):
     trials, _, notes = search._trials(Use(name="head"), tight, 100, scored_by(lambda rate: 0.5), lambda made: 5.0)
     assert len(trials) == 3
     assert "3 of 8 trials" in notes[0]
+
+
+def test_no_rate_is_tried_twice(small_study):
+    """Where scores rise to the end of the range, the Gaussian process proposes that end again and again."""
+    trials, _, _ = search._trials(Use(name="head"), small_study, 100, scored_by(lambda rate: 0.5 + 0.1 * math.log10(rate)))
+    rates = [one.learning_rate for one in trials]
+    assert len(set(rates)) == len(rates) >= 8
+
+
+def test_beside_the_best_rate_lies_the_middle_of_the_wider_gap():
+    found = search._beside(Use(name="head"), at_rates((1e-1, 0.8), (1e-2, 0.7), (5e-2, 0.6)))  # 1e-3 to 1e-1
+    assert found == pytest.approx(math.sqrt(5e-2 * 1e-1))
+    assert search._beside(Use(name="head"), at_rates((1e-2, 0.8), (5e-2, 0.7))) == pytest.approx(math.sqrt(1e-3 * 1e-2))

@@ -10,6 +10,7 @@ other seeds follow.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -108,6 +109,10 @@ def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt,
             note = f"the cap of {study.budget.minutes:g} minutes leaves no room for another"
             return trials, kept, [f"{method.label}: {len(trials)} of {study.budget.trials} trials; {note}"]
         asked = optuna_study.ask(space)
+        if _rounded(asked.params["learning_rate"]) in [trial.learning_rate for trial in trials]:  # would teach nothing
+            optuna_study.tell(asked, state=_fail())
+            optuna_study.enqueue_trial({"learning_rate": _beside(method, trials)})
+            asked = optuna_study.ask(space)
         tried = run(_rounded(asked.params["learning_rate"]))
         optuna_study.tell(asked, tried.score, state=None if tried.score is not None else _fail())
     side, beyond = _beyond(method, trials)
@@ -143,6 +148,15 @@ def _outermost(method: Use, trials: list[Trial], side: str) -> str:
     which, end = ("highest", high) if best == max(tried) else ("lowest", low)
     return (f"the best rate ({best:g}) is the {which} of {len(tried)} tried; the range goes on to {end:g}, and more trials would "
             "look there")
+
+
+def _beside(method: Use, trials: list[Trial]) -> float:
+    """The middle, on a log scale, of the wider gap beside the best rate; beyond the outermost rates the range's ends count."""
+    best = _best(trials) or trials[0].learning_rate
+    known = sorted({*parts.load("method", method.name).LEARNING_RATES, *(trial.learning_rate for trial in trials)})
+    at = known.index(best)
+    gaps = [(high / low, math.sqrt(low * high)) for low, high in itertools.pairwise(known[max(0, at - 1):at + 2])]
+    return max(gaps)[1]
 
 
 def _best(trials: list[Trial]) -> float | None:
