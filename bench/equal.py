@@ -59,20 +59,20 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             store = Store(Path(scratch))
             rows, facts = prepared(study, store)
-            fit_at = search.fitter(use, study, base_of(study, facts.labels, store), rows, store)
-            plain = _plain_copy(base_of(study, facts.labels, store).folder, Path(scratch) / "plain")
-            flags = ("--model", str(plain)) if asked.without_dropout else ()
+            base = base_of(study, facts.labels, store)
+            fit_at = search.fitter(use, study, base, rows, store)
+            flags = ("--model", str(_without_dropout(base.folder, Path(scratch) / "plain"))) if asked.without_dropout else ()
             precision = working_precision(study, store)
             fits = tuple(search.seed_fit(fit_at(RATES[method], seed, ())) for seed in range(asked.seeds))
             ledger = Search(method=use, trials_asked=1, trials=(), seeds_asked=asked.seeds, seeds=fits, seconds=0.0,
                             learning_rate=RATES[method])
             scored = score_seeds(ledger, rows, 64, study.task, store)
-            if any(fit.test_accuracy is None for fit in scored.seeds):
+            ours = [fit.test_accuracy for fit in scored.seeds if fit.test_accuracy is not None]
+            if len(ours) < asked.seeds:
                 raise SystemExit(f"{method}: a fit could not be scored: {[step.cause for step in store.steps if step.cause]}")
             extra = ("--train", train, "--validation", test, "--lr", str(RATES[method]), *flags)
             theirs = [peer(PEER, "encoder", method, steps=steps - 5, warmup=5, precision=precision, attention="eager",
                            extra=(*extra, "--seed", str(seed)))["validation_accuracy"] for seed in range(asked.seeds)]
-        ours = [fit.test_accuracy for fit in scored.seeds if fit.test_accuracy is not None]
         apart = statistics.fmean(ours) - statistics.fmean(theirs)
         noise = 2 * math.sqrt((statistics.variance(ours) + statistics.variance(theirs)) / asked.seeds)
         line = {"method": name, "learning_rate": RATES[method], "ours": ours, "peer": theirs, "apart": apart, "noise": noise,
@@ -84,7 +84,7 @@ def main() -> None:
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _plain_copy(base: Path, folder: Path) -> Path:
+def _without_dropout(base: Path, folder: Path) -> Path:
     """The same model with its dropout at 0."""
     shutil.copytree(base, folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

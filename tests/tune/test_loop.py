@@ -31,7 +31,7 @@ def train(model, feed, rate=0.1, **options):
     return loop.train(model, masters, feed, feed, torch.nn.functional.cross_entropy, batch_size=8, seed=0, **options)
 
 
-def test_a_fit_that_diverges_ends_with_its_best_epoch_so_far(tiny):
+def test_a_fit_that_diverges_ends_with_its_best_epoch_so_far(tiny, monkeypatch):
     model, feed, _ = tiny
     whole = feed.logits
 
@@ -40,8 +40,10 @@ def test_a_fit_that_diverges_ends_with_its_best_epoch_so_far(tiny):
 
     feed_calls: list[int] = []
     feed.logits = lambda rows: (feed_calls.append(1), breaking(rows))[1]
+    told = []
+    monkeypatch.setattr(loop, "emit", lambda kind, **fields: told.append((kind, fields["text"])))
     fitted = train(model, feed, epochs=9)
-    assert fitted.diverged
+    assert ("warning", f"the fit diverged in epoch {len(fitted.curve) + 1}; its best epoch before counts") in told
     assert len(fitted.curve) == len(fitted.losses) < 9
     assert all(math.isfinite(loss) for loss in fitted.losses)
     assert all(torch.isfinite(value).all() for value in fitted.best)

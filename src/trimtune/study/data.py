@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from trimtune.records import DataSpec
 from trimtune.results import DataFacts
 from trimtune.store import key_of
-from trimtune.study import columns, findings, sources, splits
+from trimtune.study import columns, findings, kept, sources, splits
 from trimtune.study.document import Place
 from trimtune.study.rows import Labelled, check_classes, check_known, rows_of
 from trimtune.study.sources import SPLITS
@@ -29,12 +28,7 @@ class Split:
         return len(self.texts)
 
 
-@dataclass(frozen=True)
-class Rows:
-    train: Split
-    validation: Split
-    test: Split
-    facts: DataFacts
+Rows = kept.Rows[Split]
 
 
 def read(spec: DataSpec, seed: int) -> Rows:
@@ -84,27 +78,15 @@ def summary(rows: Rows) -> dict[str, Any]:
 
 
 def save(rows: Rows, folder: Path) -> None:
-    """Write `train.jsonl`, `validation.jsonl`, `test.jsonl` (one {"text", "label"} per line) and `facts.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in SPLITS:
-        split: Split = getattr(rows, name)
-        with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            for text, label in zip(split.texts, split.labels, strict=True):
-                file.write(json.dumps({"text": text, "label": rows.facts.labels[label]}, ensure_ascii=False) + "\n")
-    (folder / "facts.json").write_text(rows.facts.model_dump_json(indent=1), encoding="utf-8")
+    """Keep them in a folder, one {"text", "label"} per line."""
+    kept.save(rows, folder, lambda split: ({"text": text, "label": rows.facts.labels[label]}
+                                           for text, label in zip(split.texts, split.labels, strict=True)))
 
 
 def load(folder: Path) -> Rows:
     """What `save` wrote."""
-    facts = DataFacts.model_validate_json((folder / "facts.json").read_bytes())
-    index = {name: number for number, name in enumerate(facts.labels)}
-
-    def split(name: str) -> Split:
-        with (folder / f"{name}.jsonl").open(encoding="utf-8", newline="\n") as file:
-            rows = [json.loads(line) for line in file]
-        return Split([row["text"] for row in rows], [index[row["label"]] for row in rows])
-
-    return Rows(split("train"), split("validation"), split("test"), facts)
+    return kept.load(folder, lambda lines, facts: Split([line["text"] for line in lines],
+                                                        [facts.labels.index(line["label"]) for line in lines]))
 
 
 def _found(spec: DataSpec) -> tuple[dict[str, Labelled], str, str, list[str]]:

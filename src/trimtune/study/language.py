@@ -6,7 +6,6 @@ However it was written, a row is a tuple of turns. A plain text is one turn of t
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from trimtune.errors import TrimtuneError
 from trimtune.records import DataSpec
 from trimtune.results import DataFacts
 from trimtune.store import key_of
-from trimtune.study import formats, sources, splits, turns
+from trimtune.study import formats, kept, sources, splits, turns
 from trimtune.study.document import Place
 from trimtune.study.sources import SPLITS
 from trimtune.study.table import SAMPLE, Table
@@ -36,12 +35,7 @@ class Split:
         return len(self.rows)
 
 
-@dataclass(frozen=True)
-class Rows:
-    train: Split
-    validation: Split
-    test: Split
-    facts: DataFacts
+Rows = kept.Rows[Split]
 
 
 class _Read(NamedTuple):
@@ -83,25 +77,15 @@ def summary(rows: Rows) -> dict[str, Any]:
 
 
 def save(rows: Rows, folder: Path) -> None:
-    """Write `train.jsonl`, `validation.jsonl`, `test.jsonl` (one {"row", "turns"} per line) and `facts.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in SPLITS:
-        split: Split = getattr(rows, name)
-        with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            for row, number in zip(split.rows, split.numbers, strict=True):
-                file.write(json.dumps({"row": number, "turns": [list(turn) for turn in row]}, ensure_ascii=False) + "\n")
-    (folder / "facts.json").write_text(rows.facts.model_dump_json(indent=1), encoding="utf-8")
+    """Keep them in a folder, one {"row", "turns"} per line."""
+    kept.save(rows, folder, lambda split: ({"row": number, "turns": [list(turn) for turn in row]}
+                                           for row, number in zip(split.rows, split.numbers, strict=True)))
 
 
 def load(folder: Path) -> Rows:
     """What `save` wrote."""
-    def split(name: str) -> Split:
-        with (folder / f"{name}.jsonl").open(encoding="utf-8", newline="\n") as file:
-            found = [json.loads(line) for line in file]
-        return Split([tuple(Turn(*turn) for turn in line["turns"]) for line in found], [line["row"] for line in found])
-
-    facts = DataFacts.model_validate_json((folder / "facts.json").read_bytes())
-    return Rows(split("train"), split("validation"), split("test"), facts)
+    return kept.load(folder, lambda lines, _: Split([tuple(Turn(*turn) for turn in line["turns"]) for line in lines],
+                                                    [line["row"] for line in lines]))
 
 
 def prompt(row: Row) -> tuple[Turn, ...]:

@@ -13,7 +13,7 @@ from trimtune.study.check import kind_of, quoted
 TEXT, SYSTEM, USER, ASSISTANT = "text", "system", "user", "assistant"
 KEYS = (("role", "content"), ("from", "value"))
 """OpenAI's names and ShareGPT's"""
-_NICKNAMES = {"human": USER, "gpt": ASSISTANT, "chatgpt": ASSISTANT, "bot": ASSISTANT, "model": ASSISTANT}
+_SHAREGPT = {"human": USER, "gpt": ASSISTANT}
 _BROKEN = re.compile("[\0\ud800-\udfff]")
 _EXAMPLE = '[{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
 
@@ -88,7 +88,7 @@ def _turn(given: Any, at: str) -> Turn:
         raise TrimtuneError(f"{at} has the keys {', '.join(map(str, given)) or '(none)'}.",
                             "Each turn needs role and content (or from and value).", f"Write it as in {_EXAMPLE}.")
     role, content = given[keys[0]], given[keys[1]]
-    name = _NICKNAMES.get(str(role).lower(), str(role).lower())
+    name = _SHAREGPT.get(str(role).lower(), str(role).lower())
     if name not in (SYSTEM, USER, ASSISTANT):
         raise TrimtuneError(f"{at} has the role {quoted(role)}.", f"Allowed: {SYSTEM}, {USER} and {ASSISTANT}.",
                             "Correct it; calls of tools are not supported.")

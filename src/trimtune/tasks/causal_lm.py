@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 rows = language
 """the module that reads the rows of this task"""
-PEFT_TASK = "CAUSAL_LM"
-AUTO_CLASS = "AutoModelForCausalLM"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 

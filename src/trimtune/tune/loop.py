@@ -35,7 +35,6 @@ class Fitted:
     best: list[torch.Tensor] = field(default_factory=list)
     best_steps: int = 0
     pruned: bool = False
-    diverged: bool = False
     seconds: float = 0.0
     rows: int = 0
     tokens: int = 0
@@ -56,7 +55,6 @@ class Fitted:
 
     def facts(self) -> dict[str, Any]:
         return {"validation_accuracy": self.score, "curve": self.curve, "losses": self.losses, "pruned": self.pruned,
-                "diverged": self.diverged,
                 "epochs_run": len(self.curve), "train_seconds": self.seconds, "seconds_to_99": self.seconds_to_99,
                 "checkpoint_seconds": self.checkpoint_seconds, "rows_per_s": self.rows / self.seconds,
                 "tokens_per_s": self.tokens / self.seconds}
@@ -111,7 +109,7 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
                 what = "answers are" if math.isfinite(loss_mean) else "loss is"
                 raise StepFailed(f"the fit diverged: its {what} no number after epoch 1 at learning rate "
                                  f"{masters.learning_rate:g}; try a lower one")
-            fitted.diverged = True
+            emit("warning", text=f"the fit diverged in epoch {epoch + 1}; its best epoch before counts")
             break
         if score > max(fitted.curve, default=-1.0):
             fitted.best, fitted.best_steps = masters.snapshot(), masters.step_count
