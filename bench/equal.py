@@ -32,6 +32,7 @@ from trimtune.store import Store
 from trimtune.study.stored import prepared
 from trimtune.tasks._base import base_of
 from trimtune.tune import search
+from trimtune.tune.fits import Fits
 from trimtune.tune.precision import working_precision
 
 RATES = {"lora": 2e-3, "full": 1e-4, "prefix": 3e-2, "prompt": 3e-2}
@@ -60,10 +61,10 @@ def main() -> None:
             store = Store(Path(scratch))
             rows, facts = prepared(study, store)
             base = base_of(study, facts.labels, store)
-            fit_at = search.fitter(use, study, base, rows, store)
+            fit_at = Fits(use, study, base, rows, store)
             flags = ("--model", str(_without_dropout(base.folder, Path(scratch) / "plain"))) if asked.without_dropout else ()
             precision = working_precision(study, store)
-            fits = tuple(search.seed_fit(fit_at(RATES[method], seed, ())) for seed in range(asked.seeds))
+            fits = tuple(search.seed_fit(fit_at(RATES[method], seed)) for seed in range(asked.seeds))
             ledger = Search(method=use, trials_asked=1, trials=(), seeds_asked=asked.seeds, seeds=fits, seconds=0.0,
                             learning_rate=RATES[method])
             scored = score_seeds(ledger, rows, 64, study.task, store)

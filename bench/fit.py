@@ -31,6 +31,7 @@ from trimtune.study.stored import prepared
 from trimtune.tasks import text_classification
 from trimtune.tasks._base import base_of
 from trimtune.tune import batches, search
+from trimtune.tune.fits import Fits
 
 HERE = Path(__file__).resolve().parent
 PEER = HERE.parents[1] / "shared" / "reference" / "peer_fit.py"
@@ -158,8 +159,8 @@ def fit(method: str) -> dict[str, Any]:
         study, store = small_study(Path(scratch), method, watch)
         rows, facts = prepared(study, store)
         base = base_of(study, facts.labels, store)
-        fit_at = search.fitter(study.tune[0], study, base, rows, store)
-        made = [fit_at(1e-3 * (trial + 1), 0, ()) for trial in range(TRIALS if method == "head" else 1)]
+        fit_at = Fits(study.tune[0], study, base, rows, store)
+        made = [fit_at(1e-3 * (trial + 1), 0) for trial in range(TRIALS if method == "head" else 1)]
         line: dict[str, Any] = {"precision": made[0].facts["precision"],
                                 "peak_memory_mb": max(one.peak_memory_mb for one in made)}
         if method == "head":

@@ -19,8 +19,9 @@ from trimtune.records import Budget, DataSpec, Fit, Study, Use
 from trimtune.store import Store
 from trimtune.study.stored import prepared
 from trimtune.tasks._base import base_of
-from trimtune.tune import forecast, search
+from trimtune.tune import forecast
 from trimtune.tune.cost import features_seconds
+from trimtune.tune.fits import Fits
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
         for use in uses:
             told = forecast.of(use, study, base, rows, store)
             low, high = parts.load("method", use.name).LEARNING_RATES
-            made = search.fitter(use, study, base, rows, store)((low * high) ** 0.5, 0, ())
+            made = Fits(use, study, base, rows, store)((low * high) ** 0.5, 0)
             seconds = made.seconds + features_seconds(made, store)
             line = {"method": use.name, "forecast_seconds": 60 * told["fit_minutes"], "seconds": seconds,
                     "forecast_memory_mb": told["memory_mb"], "memory_mb": made.peak_memory_mb}

@@ -33,7 +33,7 @@ from trimtune.records import Artifact, DataSpec, Fit, Study, Use
 from trimtune.store import Store
 from trimtune.study.stored import prepared
 from trimtune.tasks._base import base_of
-from trimtune.tune import search
+from trimtune.tune.fits import Fits
 
 FITS = {"lora": (3, 0.5), "head": (100, 0.25), "full": (2, 0.25)}
 """method: epochs, share of the kills"""
@@ -52,7 +52,7 @@ def fit(method: str, asked: Study, store: Store) -> Artifact:
     rows, facts = prepared(asked, store)
     use = Use(name=method, config=parts.load("method", method).Config().model_dump())
     low, high = parts.load("method", method).LEARNING_RATES
-    return search.fitter(use, asked, base_of(asked, facts.labels, store), rows, store)((low * high) ** 0.5, 0, ())
+    return Fits(use, asked, base_of(asked, facts.labels, store), rows, store)((low * high) ** 0.5, 0)
 
 
 def killed_fit(method: str, asked: Study, folder: Path, draw: random.Random, kills: int,

@@ -19,6 +19,7 @@ from trimtune.store import Store, link_tree
 from trimtune.study.stored import prepared
 from trimtune.tasks._base import base_of
 from trimtune.tune import search
+from trimtune.tune.fits import Fits
 from trimtune.tune.parallel import launched
 
 METRICS = "metrics.json"
@@ -96,7 +97,7 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
 def _fit(use: Use, study: Study, rate: float, processes: int, store: Store) -> tuple[Artifact, Artifact, DataFacts]:
     rows, facts = prepared(study, store)
     base = base_of(study, facts.labels, store)
-    return search.fitter(use, study, base, rows, store, processes)(rate, study.seed, ()), rows, facts
+    return Fits(use, study, base, rows, store, processes)(rate, study.seed), rows, facts
 
 
 def _accuracy(made: Artifact, use: Use, study: Study, rate: float, rows: Artifact, store: Store) -> float:

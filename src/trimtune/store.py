@@ -152,6 +152,10 @@ class Store:
         """The artifact that `step` would reuse for this recipe, verified, or None; nothing is noted in the ledger."""
         return self._read(self._place(step, part, config, parents, seed, code)[2])
 
+    def rests(self, step: str, part: str, *, config: dict[str, Any], parents: tuple[Artifact, ...], seed: int, code: str) -> Path:
+        """Where the `step` of this recipe keeps what it goes on from, for another that makes its beginning."""
+        return self.folder / "checkpoints" / self._place(step, part, config, parents, seed, code)[2].name
+
     def drop(self, artifact: Artifact) -> None:
         """Forget an artifact that nothing was made from, so that the next `step` of its recipe makes it anew."""
         self._remove(artifact.folder)

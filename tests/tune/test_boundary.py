@@ -9,6 +9,7 @@ from trimtune.records import Use
 from trimtune.store import Store
 from trimtune.tasks import text_classification as task
 from trimtune.tune import boundary, features, fitting, forecast, layers, search, trainable
+from trimtune.tune.fits import Fits
 
 SMALL = {"distilbert": {"dim": 32, "hidden_dim": 64, "n_layers": 4, "n_heads": 4}, "roberta": {}, "mpnet": {},
          "gpt2": {"n_embd": 32, "n_layer": 4, "n_head": 4}, "electra": {"embedding_size": 16},
@@ -32,9 +33,9 @@ def random_model(kind):
 @pytest.mark.parametrize(("name", "config"), USES)
 def test_a_fit_on_stored_states_is_the_fit_of_the_whole_model(name, config, small, tmp_path, monkeypatch):
     study, _, base, rows = small
-    fast = search.fitter(use(name, config), study, base, rows, Store(tmp_path / "fast"))(5e-4, 0, ())
+    fast = Fits(use(name, config), study, base, rows, Store(tmp_path / "fast"))(5e-4, 0)
     monkeypatch.setattr(features, "kept", lambda *_: None)
-    plain = search.fitter(use(name, config), study, base, rows, Store(tmp_path / "plain"))(5e-4, 0, ())
+    plain = Fits(use(name, config), study, base, rows, Store(tmp_path / "plain"))(5e-4, 0)
     assert fast.facts["curve"] == plain.facts["curve"]
     assert len(fast.parents) == len(plain.parents) + 1
     models = [task.load_model(made.folder).state_dict() for made in (fast, plain)]
@@ -48,9 +49,9 @@ def test_a_fit_on_stored_states_is_the_fit_of_the_whole_model(name, config, smal
 def test_states_are_computed_once_and_shared(small, tmp_path):
     study, _, base, rows = small
     store = Store(tmp_path)
-    first = search.fitter(use("top_k_layers", {"k": 1}), study, base, rows, store)
-    fits = [first(rate, 0, ()) for rate in (1e-4, 1e-3)]
-    fits.append(search.fitter(use("lora", {"layers": 1}), study, base, rows, store)(1e-3, 0, ()))
+    first = Fits(use("top_k_layers", {"k": 1}), study, base, rows, store)
+    fits = [first(rate, 0) for rate in (1e-4, 1e-3)]
+    fits.append(Fits(use("lora", {"layers": 1}), study, base, rows, store)(1e-3, 0))
     assert len({made.parents[-1] for made in fits}) == 1
     assert sum(step.step == "features" and not step.reused for step in store.steps) == 1
     facts = store.seen(fits[0].parents[-1]).facts
@@ -111,6 +112,7 @@ def test_a_forecast_counts_the_states_once_and_the_upper_layers_per_epoch(small,
     found = {k: forecast.of(use("top_k_layers", {"k": k}), study, base, rows, store) for k in (1, 6)}
     probes = {step.key: store.seen(step.key).facts for step in store.steps if step.step == "forecast"}
     assert sorted(facts["on_states"] for facts in probes.values()) == [False, True]
+    assert search.rungs(study.budget.trials, study.fit.epochs) == [(study.fit.epochs, study.budget.trials)]
     fits = study.budget.trials + search.BEYOND + study.budget.seeds - 1
     assert found[1]["minutes"] < fits * found[1]["fit_minutes"]  # the states are in the first fit only
     assert found[6]["minutes"] == pytest.approx(fits * found[6]["fit_minutes"])

@@ -16,7 +16,8 @@ from trimtune.errors import StepFailed
 from trimtune.records import Use
 from trimtune.store import Store
 from trimtune.trim import prune_ffn
-from trimtune.tune import checkpoint, fitting, loop, search
+from trimtune.tune import checkpoint, fits, fitting, loop
+from trimtune.tune.fits import Fits
 from trimtune.tune.optimizer import Masters
 
 CLOCK = {"train_seconds", "checkpoint_seconds", "seconds_to_99", "rows_per_s", "tokens_per_s"}
@@ -70,9 +71,9 @@ def fit_with(work: Any, method: str, small: Any, store: Store, monkeypatch: pyte
     study, _, base, rows = small
     study = study.model_copy(update={"fit": study.fit.model_copy(update={"epochs": 2, "max_length": 16})})
     low, high = parts.load("method", method).LEARNING_RATES
-    monkeypatch.setattr(search.fitting, "fit", work)
+    monkeypatch.setattr(fits.fitting, "fit", work)
     try:
-        return search.fitter(use(method), study, base, rows, store)((low * high) ** 0.5, 0, ())
+        return Fits(use(method), study, base, rows, store)((low * high) ** 0.5, 0)
     finally:
         monkeypatch.undo()
 

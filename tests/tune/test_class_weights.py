@@ -48,7 +48,7 @@ def test_the_minority_class_is_found_more_often(method: str, small, tmp_path) ->
     from trimtune.records import DataSpec, Use
     from trimtune.study.stored import prepared
     from trimtune.tasks._base import base_of
-    from trimtune.tune import search
+    from trimtune.tune.fits import Fits
 
     study, store, _, _ = small
     counts = {"train": {"bug_report": 90, "integration_help": 9}, "validation": {"bug_report": 20, "integration_help": 20},
@@ -69,7 +69,7 @@ def test_the_minority_class_is_found_more_often(method: str, small, tmp_path) ->
         rows, facts = prepared(asked, store)
         use = Use(name=method, config=parts.load("method", method).Config().model_dump())
         low, high = parts.load("method", method).LEARNING_RATES
-        made = search.fitter(use, asked, base_of(asked, facts.labels, store), rows, store)((low * high) ** 0.5, 0, ())
+        made = Fits(use, asked, base_of(asked, facts.labels, store), rows, store)((low * high) ** 0.5, 0)
         answers = score_model(made.folder, made.folder, rows.folder, "test", 48)["predictions"]
         rare = facts.labels.index("integration_help")
         hits = [answer == rare for answer, label in zip(answers, rows.facts["test_labels"], strict=True) if label == rare]

@@ -8,7 +8,7 @@ import torch
 from trimtune import parts
 from trimtune.records import Fit, Use
 from trimtune.tasks import text_classification
-from trimtune.tune import search
+from trimtune.tune.fits import Fits
 
 METHODS = parts.names("method")
 
@@ -25,7 +25,7 @@ def rate(name):
 @pytest.fixture(scope="module")
 def fits(small):
     study, store, base, rows = small
-    return {name: search.fitter(use(name), study, base, rows, store)(rate(name), 0, ()) for name in METHODS}
+    return {name: Fits(use(name), study, base, rows, store)(rate(name), 0) for name in METHODS}
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_the_same_recipe_gives_the_same_bytes(small, tmp_path):
     from trimtune.store import Store
 
     study, _, base, rows = small
-    twice = [search.fitter(use("lora"), study, base, rows, Store(tmp_path / name))(1e-3, 7, ()) for name in ("a", "b")]
+    twice = [Fits(use("lora"), study, base, rows, Store(tmp_path / name))(1e-3, 7) for name in ("a", "b")]
     hashes = [{name: hashlib.sha256((made.folder / name).read_bytes()).hexdigest() for name in made.files} for made in twice]
     assert hashes[0] == hashes[1]
 
@@ -58,13 +58,13 @@ def test_the_same_recipe_gives_the_same_bytes(small, tmp_path):
 def test_a_fit_that_gets_no_better_ends_early_and_its_best_epoch_counts(small):
     study, store, base, rows = small
     asked = study.model_copy(update={"fit": Fit(epochs=9, max_length=48, precision="fp32", patience=2)})
-    facts = search.fitter(use("head"), asked, base, rows, store)(1e-9, 0, ()).facts  # too small a rate to change any answer
+    facts = Fits(use("head"), asked, base, rows, store)(1e-9, 0).facts  # too small a rate to change any answer
     assert facts["epochs_run"] == len(facts["curve"]) == 3
     assert facts["validation_accuracy"] == facts["curve"][0]
     assert 0 < facts["seconds_to_99"] < facts["train_seconds"]
     assert not facts["pruned"]
     endless = asked.model_copy(update={"fit": asked.fit.model_copy(update={"patience": 0})})
-    assert search.fitter(use("head"), endless, base, rows, store)(1e-9, 0, ()).facts["epochs_run"] == 9
+    assert Fits(use("head"), endless, base, rows, store)(1e-9, 0).facts["epochs_run"] == 9
 
 
 @pytest.mark.slow
@@ -100,4 +100,4 @@ def test_lora_names_the_layers_there_are_when_the_targets_fit_none(small):
     study, store, base, rows = small
     wrong = Use(name="lora", config={**use("lora").config, "targets": ["q_proj"]})
     with pytest.raises(StepFailed, match="query"):
-        search.fitter(wrong, study, base, rows, store)(1e-3, 0, ())
+        Fits(wrong, study, base, rows, store)(1e-3, 0)

@@ -66,13 +66,9 @@ def test_answers_that_are_no_numbers_are_no_score(tiny):
         train(model, feed, epochs=3)
 
 
-def test_a_fit_under_its_threshold_is_stopped_and_one_above_it_is_not(tiny):
+def test_a_fit_pauses_where_it_is_told_to(tiny):
     model, feed, _ = tiny
-    assert not train(model, feed, epochs=3, stop_below=(0.0, 0.0)).pruned
-    stopped = train(model, feed, epochs=3, stop_below=(0.0, 1.01))
-    assert stopped.pruned
-    assert len(stopped.curve) == 2
-    assert not train(model, feed, epochs=2, stop_below=(0.0, 1.01)).pruned, "the last epoch ends it anyway"
+    assert len(train(model, feed, epochs=3, until=2).curve) == 2
 
 
 def test_rows_that_pass_in_pieces_are_validated_in_pieces(tiny):

@@ -3,28 +3,97 @@ import math
 import pytest
 
 from trimtune import parts
-from trimtune.records import Artifact, Budget, DataSpec, Study, Use
+from trimtune.errors import StepFailed
+from trimtune.records import Artifact, Budget, DataSpec, Fit, Study, Use
 from trimtune.results import Trial
 from trimtune.store import Store
 from trimtune.tune import search
-
-
-def trial(*curve, pruned=False):
-    return Trial(learning_rate=1e-3, score=curve[-1], curve=curve, pruned=pruned)
+from trimtune.tune.fits import Fits
 
 
 @pytest.fixture
 def small_study():
     return Study(name="s", model="minilm", task="text_classification", data=DataSpec(train="helpdesk"), tune=(), trim=(),
-                 engine=(), budget=Budget(trials=8, seeds=1, minutes=5))
+                 engine=(), fit=Fit(epochs=1), budget=Budget(trials=8, seeds=1, minutes=5))
 
 
-def test_thresholds_are_the_median_less_two_standard_errors():
-    assert search._thresholds([], 100) == ()
-    assert search._thresholds([trial(0.5, 0.8), trial(0.7, 0.9)], 100) == (), "the first three run to their end"
-    found = search._thresholds([trial(0.5, 0.8), trial(0.7, 0.9), trial(0.6, pruned=True)], 100)
-    assert found[0] == pytest.approx(0.6 - 2 * math.sqrt(0.6 * 0.4 / 100))
-    assert found[1] == pytest.approx(0.85 - 2 * math.sqrt(0.85 * 0.15 / 100))
+@pytest.mark.parametrize(("trials", "epochs", "expected"), [
+    (6, 3, [(1, 6), (3, 2)]), (20, 10, [(1, 20), (3, 7), (10, 3)]), (3, 2, [(1, 3), (2, 2)]), (2, 9, [(9, 2)]), (9, 1, [(1, 9)])])
+def test_of_three_trials_one_goes_on_but_never_fewer_than_two(trials, epochs, expected):
+    assert search.rungs(trials, epochs) == expected
+
+
+def learning(score):
+    """Fits that score `score(rate)` in full, and a part of it at a pause; they tell when and how far they were run."""
+    runs = []
+
+    def fit_at(rate, seed, until):
+        runs.append((rate, until))
+        curve = [score(rate) * (epoch + 1) / 3 for epoch in range(until or 3)]
+        return Artifact(key=f"{rate} {until}", step="tune", part="head", seconds=1.0 * len(curve),
+                        facts={"validation_accuracy": curve[-1], "curve": curve, "learning_rate": rate})
+    return fit_at, runs
+
+
+def test_the_best_of_one_epoch_go_on_to_the_end(small_study):
+    three = small_study.model_copy(update={"fit": Fit(epochs=3), "budget": Budget(trials=6, seeds=1, minutes=5)})
+    fit_at, runs = learning(lambda rate: 0.9 - abs(math.log10(rate) + 2) / 4)
+    trials, whole, _ = search._trials(Use(name="head"), three, fit_at)
+    best = sorted(trials, key=lambda trial: abs(math.log10(trial.learning_rate) + 2))[:2]
+    assert [until for _, until in runs] == [1] * 6 + [0] * 2
+    assert [rate for rate, _ in runs[6:]] == [trial.learning_rate for trial in best]
+    assert [trial.pruned for trial in trials].count(False) == len(whole) == 2
+    assert [len(trial.curve) for trial in best] == [3, 3]
+    assert max(whole, key=search._score).facts["learning_rate"] == best[0].learning_rate
+    assert search.at_most(6, 3) == (10, 12)
+
+
+def test_where_a_trial_fails_on_its_way_the_next_best_goes_instead(small_study):
+    three = small_study.model_copy(update={"fit": Fit(epochs=3), "budget": Budget(trials=6, seeds=1, minutes=5)})
+    fit_at, _ = learning(lambda rate: 0.9 - abs(math.log10(rate) + 2) / 4)
+
+    def failing(rate, seed, until):
+        if not until and rate == 0.01:
+            raise StepFailed("no memory")
+        return fit_at(rate, seed, until)
+
+    trials, whole, _ = search._trials(Use(name="head"), three, failing)
+    assert [(trial.score, trial.cause) for trial in trials if trial.learning_rate == 0.01] == [(None, "no memory")]
+    assert len(whole) == 2
+    assert all(made.facts["learning_rate"] != 0.01 for made in whole)
+
+
+def test_the_cap_in_minutes_leaves_room_for_those_that_go_on(small_study):
+    capped = small_study.model_copy(update={"fit": Fit(epochs=3), "budget": Budget(trials=6, seeds=1, minutes=7.5 / 60)})
+    fit_at, _ = learning(lambda rate: rate)
+    trials, whole, notes = search._trials(Use(name="head"), capped, fit_at)
+    assert len(trials) == 3  # 3 epochs, and 2 times 2 more
+    assert len(whole) == 2
+    assert "3 of 6 trials" in notes[0]
+
+
+@pytest.mark.slow
+def test_a_fit_that_paused_ends_as_one_that_never_did(small, tmp_path):
+    study, _, base, rows = small
+    study = study.model_copy(update={"fit": study.fit.model_copy(update={"epochs": 3, "max_length": 16})})
+    lora = Use(name="lora", config=parts.load("method", "lora").Config().model_dump())
+    straight = Fits(lora, study, base, rows, Store(tmp_path / "a"))(1e-3, 0)
+    events = []
+    store = Store(tmp_path / "b", events.append)
+    fit_at = Fits(lora, study, base, rows, store)
+    paused = fit_at(1e-3, 0, 1)
+    assert paused.files == {}
+    whole = fit_at(1e-3, 0)
+    assert [event["text"] for event in events if event["kind"] == "resumed"] == ["resumed at epoch 2, step 3 of 9"]
+    assert whole.files == straight.files
+    assert whole.key == straight.key
+    assert whole.facts["curve"] == straight.facts["curve"]
+    assert paused.facts["curve"] == straight.facts["curve"][:1]
+    assert whole.seconds > paused.seconds
+    fit_at(2e-3, 0, 1)
+    assert len(list(store.folder.glob("checkpoints/*/*.safetensors"))) == 1
+    fit_at.forget(2e-3, 0)
+    assert not list(store.folder.glob("checkpoints/*/*.safetensors"))
 
 
 @pytest.mark.slow
@@ -73,49 +142,49 @@ def test_a_best_trial_at_an_edge_asks_for_two_beyond_it():
 
 @pytest.mark.parametrize(("direction", "side", "beyond"), [(1, "upper", [0.2, 0.4]), (-1, "lower", [5e-4, 2.5e-4])])
 def test_a_range_that_ends_too_early_is_widened_once_and_says_so(small_study, direction, side, beyond):
-    def rising(rate, seed, thresholds):
+    def rising(rate, seed, until):
         score = 0.5 + direction * 0.1 * math.log10(rate / 1e-2)
         return Artifact(key=str(rate), step="tune", part="head", seconds=0.1,
-                        facts={"validation_accuracy": score, "curve": [score], "pruned": False})
+                        facts={"validation_accuracy": score, "curve": [score]})
 
-    trials, kept, notes = search._trials(Use(name="head"), small_study, 100, rising)
+    trials, kept, notes = search._trials(Use(name="head"), small_study, rising)
     assert [trial.learning_rate for trial in trials[8:]] == beyond
     assert len(kept) == len(trials) == 10
     assert f"at the {side} edge" in notes[0] and f"the best is there: {beyond[-1]:g}" in notes[0]
 
 
 def scored_by(score):
-    def fit_at(rate, seed, thresholds):
+    def fit_at(rate, seed, until):
         return Artifact(key=str(rate), step="tune", part="head", seconds=1.0,
-                        facts={"validation_accuracy": score(rate), "curve": [score(rate)], "pruned": False})
+                        facts={"validation_accuracy": score(rate), "curve": [score(rate)]})
     return fit_at
 
 
 def test_a_best_rate_at_the_end_of_few_trials_is_said(small_study):
     few = small_study.model_copy(update={"budget": Budget(trials=3, seeds=1, minutes=5)})
-    _, _, notes = search._trials(Use(name="head"), few, 100, scored_by(lambda rate: rate))
+    _, _, notes = search._trials(Use(name="head"), few, scored_by(lambda rate: rate))
     assert "the highest of 3 tried; the range goes on to 0.1" in notes[0]
-    _, _, notes = search._trials(Use(name="head"), few, 100, scored_by(lambda rate: -abs(math.log10(rate) + 2)))
+    _, _, notes = search._trials(Use(name="head"), few, scored_by(lambda rate: -abs(math.log10(rate) + 2)))
     assert notes == []
 
 
 def test_an_edge_that_no_time_was_left_to_look_beyond_is_said(small_study):
     tight = small_study.model_copy(update={"budget": Budget(trials=8, seeds=1, minutes=8 / 60)})
-    trials, _, notes = search._trials(Use(name="head"), tight, 100, scored_by(lambda rate: 0.5 + 0.1 * math.log10(rate)))
+    trials, _, notes = search._trials(Use(name="head"), tight, scored_by(lambda rate: 0.5 + 0.1 * math.log10(rate)))
     assert len(trials) == 8
     assert "at the upper edge of the range, and no time was left" in notes[0]
 
 
 def test_the_shared_features_count_in_the_cap(small_study):
     tight = small_study.model_copy(update={"budget": Budget(trials=8, seeds=1, minutes=8 / 60)})
-    trials, _, notes = search._trials(Use(name="head"), tight, 100, scored_by(lambda rate: 0.5), lambda made: 5.0)
+    trials, _, notes = search._trials(Use(name="head"), tight, scored_by(lambda rate: 0.5), lambda made: 5.0)
     assert len(trials) == 3
     assert "3 of 8 trials" in notes[0]
 
 
 def test_no_rate_is_tried_twice(small_study):
     """Where scores rise to the end of the range, the Gaussian process proposes that end again and again."""
-    trials, _, _ = search._trials(Use(name="head"), small_study, 100, scored_by(lambda rate: 0.5 + 0.1 * math.log10(rate)))
+    trials, _, _ = search._trials(Use(name="head"), small_study, scored_by(lambda rate: 0.5 + 0.1 * math.log10(rate)))
     rates = [one.learning_rate for one in trials]
     assert len(set(rates)) == len(rates) >= 8
 

@@ -40,9 +40,9 @@ _LOCK_SECONDS = 5.0
 """what a process that was killed a moment ago may take to be gone"""
 
 
-def of(folder: Path, team: Team = ALONE) -> Checkpoints | None:
-    """The checkpoints of the step that is being made in `folder`; None outside a store."""
-    place = kept(folder)
+def of(folder: Path, team: Team = ALONE, place: Path | None = None) -> Checkpoints | None:
+    """The checkpoints in `place`, or else of the step that is being made in `folder`; None outside a store."""
+    place = place or kept(folder)
     return Checkpoints(place, team=team) if place else None
 
 
@@ -80,11 +80,15 @@ class Checkpoints:
             emit("resumed", text=f"resumed at {where}", seconds=self.spent_seconds, peak_memory_mb=self.peak_mb)
 
     def save_if_due(self, model: torch.nn.Module, masters: Masters, fitted: Fitted) -> None:
+        if self.team.of_first(self.on and time.monotonic() >= self.due):
+            self.save(model, masters, fitted)
+
+    def save(self, model: torch.nn.Module, masters: Masters, fitted: Fitted) -> None:
         from safetensors import SafetensorError
 
-        started = time.monotonic()
-        if not self.team.of_first(self.on and started >= self.due):
+        if not self.team.of_first(self.on):
             return
+        started = time.monotonic()
         try:
             self._save(model, masters, fitted)
         except (OSError, SafetensorError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 
 def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, method: str, config: dict[str, Any],
         learning_rate: float, epochs: int, batch_size: int, max_length: int, precision_: str, seed: int,
-        stop_below: Sequence[float] = (), patience: int = 0, features_: Path | None = None,
+        until: int = 0, rests: Path | None = None, patience: int = 0, features_: Path | None = None,
         class_weights: str = "none", attention_: str = "eager", processes: int = 1) -> dict[str, Any]:
     """Fit one method at one learning rate; write the tuned model folder into `folder` and return its facts.
 
+    A fit that pauses after the epoch `until` writes no model: its state lies in `rests`, the whole fit's own checkpoints.
     With several `processes`, each calls this under torchrun; the first one's precision counts, and it alone writes.
     """
     heap.prepare()
@@ -65,10 +66,10 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     at_once = min(team.gathered(at_once))
     masters = learning.masters(learning_rate, steps)
     fitted = train(model, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, passes=passes,
-                   batch_size=batch_size, at_once=at_once, seed=seed, team=team, stop_below=stop_below, patience=patience,
-                   keep=checkpoint.of(folder, team))
+                   until=until, batch_size=batch_size, at_once=at_once, seed=seed, team=team, patience=patience,
+                   keep=checkpoint.of(folder, team, rests))
     learned = learning.values(fitted.best, masters.decay(fitted.best_steps))
-    if team.rank == 0:
+    if team.rank == 0 and not until:
         trainable.save(folder, base, model, learned, dict(zip(learning.names, learning.originals, strict=True)), part, model_name)
     parallel.leave(team)
     return {**fitted.facts(), **count, **memory_facts(model, at_once), "learning_rate": learning_rate, "precision": precision_}

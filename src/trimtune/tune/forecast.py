@@ -23,7 +23,7 @@ from trimtune.tune import batches, boundary, device, feeds, fitting, heap, memor
 from trimtune.tune.attention import working_attention
 from trimtune.tune.parallel import ALONE
 from trimtune.tune.precision import working_precision
-from trimtune.tune.search import BEYOND
+from trimtune.tune.search import at_most
 
 _STEPS = 6
 """batches that are timed, spread over the widths"""
@@ -51,8 +51,9 @@ def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) 
     on_features = getattr(parts.load("method", method.name), "ON_FEATURES", False)
     beside = (probe.facts["beside_seconds"] + probe.start_seconds) / 60
     once = probe.facts["features_seconds"] / 60 + beside if on_features or probe.facts["on_states"] else 0.0
-    fit = beside + (0.0 if on_features else probe.facts["epoch_seconds"] * study.fit.epochs / 60)
-    search = min(once + (study.budget.trials + BEYOND) * fit, max(study.budget.minutes, once + fit))
+    epoch = 0.0 if on_features else probe.facts["epoch_seconds"] / 60
+    fit, (trials, epochs) = beside + epoch * study.fit.epochs, at_most(study.budget.trials, study.fit.epochs)
+    search = min(once + trials * beside + epochs * epoch, max(study.budget.minutes, once + fit))
     seeds = (study.budget.seeds - 1) * fit
     return {"fit_minutes": once + fit, "minutes": search + seeds, "memory_mb": probe.facts["memory_mb"],
             "rows_at_once": probe.facts["rows_at_once"] or study.fit.batch_size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,6 @@ class Fitted:
     after_seconds: list[float] = field(default_factory=list)
     best: list[torch.Tensor] = field(default_factory=list)
     best_steps: int = 0
-    pruned: bool = False
     seconds: float = 0.0
     rows: int = 0
     tokens: int = 0
@@ -54,21 +53,21 @@ class Fitted:
         return next(seconds for seconds, score in zip(self.after_seconds, self.curve, strict=True) if score >= 0.99 * self.score)
 
     def facts(self) -> dict[str, Any]:
-        return {"validation_accuracy": self.score, "curve": self.curve, "losses": self.losses, "pruned": self.pruned,
+        return {"validation_accuracy": self.score, "curve": self.curve, "losses": self.losses,
                 "epochs_run": len(self.curve), "train_seconds": self.seconds, "seconds_to_99": self.seconds_to_99,
                 "checkpoint_seconds": self.checkpoint_seconds, "rows_per_s": self.rows / self.seconds,
                 "tokens_per_s": self.tokens / self.seconds}
 
 
 def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed, loss: Callable[..., torch.Tensor], *,
-          epochs: int, passes: int = 1, batch_size: int, at_once: int = 0, seed: int, stop_below: Sequence[float] = (),
-          patience: int = 0, keep: Checkpoints | None = None, team: Team = ALONE) -> Fitted:
+          epochs: int, until: int = 0, passes: int = 1, batch_size: int, at_once: int = 0, seed: int, patience: int = 0,
+          keep: Checkpoints | None = None, team: Team = ALONE) -> Fitted:
     """Train `model` in place through `masters` and keep its best epoch by validation accuracy.
 
     Args:
         at_once: rows per forward pass; a batch of more is accumulated, to the same gradient. 0: the whole batch.
         passes: passes over the rows per epoch; the validation rows are asked once per epoch.
-        stop_below: per epoch the score under which the fit is given up (pruned).
+        until: the epoch after which it pauses, its state kept; 0 for none.
         patience: epochs without a better score after which the fit ends; 0 for none. The learning rate falls as if it didn't.
         keep: where it leaves its state now and then, and goes on from if there is one.
         team: the processes that share each batch.
@@ -81,7 +80,9 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
     place, fitted = device.of(model), Fitted()
     if keep:
         keep.restore(model, masters, fitted)
-    for epoch in range(len(fitted.curve), epochs):
+    for epoch in range(len(fitted.curve), until or epochs):
+        if patience and fitted.curve and fitted.waited >= patience:
+            break
         order = [batch for turn in range(passes)
                  for batch in batches.order(feed.lengths, batch_size, seed, epoch * passes + turn)]
         model.train()
@@ -96,7 +97,7 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
             fitted.rows += len(batch)
             fitted.tokens += sum(feed.lengths[row] for row in batch)
             fitted.seconds += time.perf_counter() - started
-            emit("progress", text="fit", done=fitted.rows, total=epochs * passes * len(feed.lengths))
+            emit("progress", text="fit", done=fitted.rows, total=(until or epochs) * passes * len(feed.lengths))
             if keep:
                 keep.save_if_due(model, masters, fitted)
             started = time.perf_counter()
@@ -117,11 +118,8 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         fitted.losses.append(loss_mean)
         fitted.loss_sum = 0.0
         fitted.after_seconds.append(fitted.seconds)
-        if epoch < len(stop_below) and epoch + 1 < epochs and score < stop_below[epoch]:
-            fitted.pruned = True
-            break
-        if patience and fitted.waited >= patience:
-            break
+    if keep and until:
+        keep.save(model, masters, fitted)
     return fitted
 
 

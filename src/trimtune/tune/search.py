@@ -1,18 +1,17 @@
 """The fair search: each method over its own range of learning rates, with the same number of trials and the same minutes.
 
 Optuna proposes (three points spread over the range first, then a Gaussian process over log learning rate); validation
-accuracy decides; test rows are never read here. The first three run to their end; a later trial is stopped after an epoch
-in which it scores clearly (two standard errors) below the median of the earlier ones at that epoch: the rule of Optuna's
-MedianPruner, taken into the step's key so that a resumed search equals an uninterrupted one. If the best trial lies at an
-edge of the range, two more run beyond that edge, once. The best trial is the best setting's fit with the first seed; the
-other seeds follow.
+accuracy decides; test rows are never read here. Trials are halved in turn (successive halving; Jamieson and Talwalkar, 2016,
+algorithm 1, by three): all run one epoch of a whole fit's schedule and pause, the best third (two at least) goes on to three
+epochs, the best third of those to nine, the last ones to the end. A trial that goes on starts from where it paused, so it ends
+as a fit that never did. If the best first epoch lies at an edge of the range, two more trials run beyond that edge, once.
+The best trial is the best setting's fit with the first seed; the other seeds follow.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,16 +21,16 @@ from trimtune.errors import StepFailed
 from trimtune.records import Artifact, Study, Use
 from trimtune.results import Search, SeedFit, Trial
 from trimtune.store import Store
-from trimtune.tune import features, fitting
-from trimtune.tune.attention import working_attention
 from trimtune.tune.cost import features_of, features_seconds
-from trimtune.tune.precision import working_precision
+from trimtune.tune.fits import Fits
 
-FitAt = Callable[[float, int, tuple[float, ...]], Artifact]
-"""learning rate, seed, thresholds → tuned artifact"""
+FitAt = Callable[[float, int, int], Artifact]
+"""learning rate, seed, epoch to pause after (0: none) → tuned artifact"""
 
 BEYOND = 2
 """trials beyond an edge of the range, if the best one lies there"""
+_BY, _GO_ON = 3, 2
+"""of so many trials one goes on, but never fewer than so many"""
 _FIRST = (0.5, 5 / 6, 1 / 6)
 """where in the log range the first trials lie"""
 
@@ -45,11 +44,13 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
     ledger = Search(method=method, trials_asked=study.budget.trials, trials=(), seeds_asked=study.budget.seeds, seeds=(),
                     learning_rate=None, seconds=0.0)
     try:
-        fit_at = fitter(method, study, base, rows, store)
+        fit_at = Fits(method, study, base, rows, store)
     except StepFailed as failure:
         return ledger.model_copy(update={"cause": failure.cause}), None
-    trials, kept, notes = _trials(method, study, rows.facts["rows"]["validation"], fit_at,
-                                  lambda made: features_seconds(made, store))
+    trials, kept, notes = _trials(method, study, fit_at, lambda made: features_seconds(made, store))
+    for trial in trials:
+        if trial.pruned:
+            fit_at.forget(trial.learning_rate, study.seed)
     for note in notes:
         store.watch({"kind": "warning" if len(trials) < study.budget.trials else "note", "text": note})
     if study.fit.class_weights != "none":
@@ -64,7 +65,7 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
     rate = fits[0].facts["learning_rate"]
     for seed in range(study.seed + 1, study.seed + study.budget.seeds):
         try:
-            fits.append(fit_at(rate, seed, ()))
+            fits.append(fit_at(rate, seed))
         except StepFailed as failure:
             notes.append(f"{method.label}: seed {seed} failed ({failure.cause})")
     found = {"seeds": tuple(map(seed_fit, fits)), "learning_rate": rate, "notes": tuple(notes),
@@ -74,55 +75,101 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
     return ledger.model_copy(update=found), max(fits, key=_score)
 
 
-def _trials(method: Use, study: Study, validation_rows: int, fit_at: FitAt,
-            beside: Callable[[Artifact], float] = lambda made: 0.0) -> tuple[list[Trial], list[Artifact], list[str]]:
-    """The trials that the budget allows, the artifacts of those that ran to their end, and what there is to say about them.
+def rungs(trials: int, epochs: int) -> list[tuple[int, int]]:
+    """Until which epoch how many trials run, in order: (1, 6), (3, 2) for 6 trials of 3 epochs."""
+    found, left, until = [], trials, 1
+    while left > _GO_ON and 2 * until <= epochs:
+        found.append((until, left))
+        left, until = max(_GO_ON, math.ceil(left / _BY)), until * _BY
+    return [*found, (epochs, left)]
+
+
+def at_most(trials: int, epochs: int) -> tuple[int, int]:
+    """How many processes, and how many epochs in them, a search takes whose range is widened."""
+    (first, count), *later = steps = rungs(trials, epochs)
+    going_on = sum(count * (until - since) for (since, _), (until, count) in itertools.pairwise(steps))
+    return count + BEYOND + sum(count for _, count in later), (count + BEYOND) * first + going_on
+
+
+class _Course:
+    """One method's trials, by learning rate, in the order in which they were proposed.
 
     Args:
         beside: seconds of the step that a fit's features came from, which all trials share.
     """
-    optuna_study, space = _optuna(method, study.seed, study.budget.trials)
-    trials: list[Trial] = []
-    kept: list[Artifact] = []
 
-    def room() -> bool:
-        took = [trial.seconds for trial in trials]
-        shared = beside(kept[0]) if kept else 0.0
-        return not trials or shared + sum(took) + max(took) <= study.budget.minutes * 60
+    def __init__(self, study: Study, fit_at: FitAt, beside: Callable[[Artifact], float]) -> None:
+        self.study, self.fit_at, self.beside = study, fit_at, beside
+        self.trials: dict[float, Trial] = {}
+        self.made: dict[float, Artifact] = {}
+        self.rungs = rungs(study.budget.trials, study.fit.epochs)
+        self.first = self.rungs[0][0]
 
-    def run(rate: float) -> Trial:
-        started = time.perf_counter()
+    def room(self) -> bool:
+        """Whether the minutes allow one more trial, with what those that go on will take."""
+        took = [trial.seconds for trial in self.trials.values()]
+        shared = self.beside(next(iter(self.made.values()))) if self.made else 0.0
+        epochs = sum(count * (until - since) for (since, _), (until, count) in itertools.pairwise(self.rungs))
+        return not took or shared + sum(took) + max(took) * (1 + epochs / self.first) <= self.study.budget.minutes * 60
+
+    def run(self, rate: float, until: int) -> Trial:
+        """A trial until the end of that epoch, from where it paused if it did."""
+        started, epochs = time.perf_counter(), self.study.fit.epochs
         try:
-            artifact = fit_at(rate, study.seed, _thresholds(trials, validation_rows))
+            artifact = self.made[rate] = self.fit_at(rate, self.study.seed, until if until < epochs else 0)
         except StepFailed as failure:
-            trials.append(Trial(learning_rate=rate, score=None, cause=failure.cause, seconds=time.perf_counter() - started))
-            return trials[-1]
-        facts = artifact.facts
-        trials.append(Trial(learning_rate=rate, score=facts["validation_accuracy"], curve=tuple(facts["curve"]),
-                            pruned=facts["pruned"], seconds=artifact.seconds))
-        if not facts["pruned"]:
-            kept.append(artifact)
-        return trials[-1]
+            spent = self.trials[rate].seconds if rate in self.trials else 0.0
+            found = Trial(learning_rate=rate, score=None, cause=failure.cause, seconds=spent + time.perf_counter() - started)
+        else:
+            found = Trial(learning_rate=rate, score=artifact.facts["validation_accuracy"], curve=tuple(artifact.facts["curve"]),
+                          pruned=until < epochs, seconds=artifact.seconds)
+        self.trials[rate] = found
+        return found
 
-    while len(trials) < study.budget.trials:
-        if not room():
-            note = f"the cap of {study.budget.minutes:g} minutes leaves no room for another"
-            return trials, kept, [f"{method.label}: {len(trials)} of {study.budget.trials} trials; {note}"]
-        asked = optuna_study.ask(space)
-        if _rounded(asked.params["learning_rate"]) in [trial.learning_rate for trial in trials]:  # would teach nothing
-            optuna_study.tell(asked, state=_fail())
-            optuna_study.enqueue_trial({"learning_rate": _beside(method, trials)})
-            asked = optuna_study.ask(space)
-        tried = run(_rounded(asked.params["learning_rate"]))
-        optuna_study.tell(asked, tried.score, state=None if tried.score is not None else _fail())
-    side, beyond = _beyond(method, trials)
-    ran = [run(rate).learning_rate for rate in beyond if room()]
+    def halve(self) -> None:
+        """Let the best ones go on, to the end; where one fails on its way, the next best goes instead."""
+        left = [trial for trial in self.trials.values() if not trial.cause]
+        for until, count in self.rungs[1:]:
+            ranked, left = sorted(left, key=_trial_score, reverse=True), []
+            for trial in ranked:
+                if len(left) < count:
+                    left += [went for went in [self.run(trial.learning_rate, until)] if not went.cause]
+
+
+def _trials(method: Use, study: Study, fit_at: FitAt,
+            beside: Callable[[Artifact], float] = lambda made: 0.0) -> tuple[list[Trial], list[Artifact], list[str]]:
+    """The trials that the budget allows, the artifacts of those that ran to their end, and what there is to say about them."""
+    course = _Course(study, fit_at, beside)
+    _propose(method, study, course)
+    short = len(course.trials) < study.budget.trials
+    side, beyond = _beyond(method, list(course.trials.values()))
+    ran = [course.run(rate, course.first).learning_rate for rate in beyond if not short and course.room()]
+    course.halve()
+    trials = list(course.trials.values())
     best = _best(trials)
-    if not ran:
-        return trials, kept, [f"{method.label}: {note}" for note in [_outermost(method, trials, side)] if note]
-    note = (f"{method.label}: the best trial lay at the {side} edge of the range, so it was widened once and {len(ran)} more "
-            f"ran beyond it; the best is {'there' if best in ran else 'inside still'}: {best:g}")
-    return trials, kept, [note]
+    if short:
+        note = (f"{len(trials)} of {study.budget.trials} trials; the cap of {study.budget.minutes:g} minutes leaves no room for "
+                "another")
+    elif ran and best:
+        note = (f"the best trial lay at the {side} edge of the range, so it was widened once and {len(ran)} more ran beyond it; "
+                f"the best is {'there' if best in ran else 'inside still'}: {best:g}")
+    else:
+        note = _outermost(method, trials)
+    whole = [course.made[trial.learning_rate] for trial in trials if not trial.cause and not trial.pruned]
+    return trials, whole, [f"{method.label}: {note}"] if note else []
+
+
+def _propose(method: Use, study: Study, course: _Course) -> None:
+    """Run as many trials as are asked for and fit into the minutes, up to where they first pause."""
+    optuna_study, space = _optuna(method, study.seed, study.budget.trials)
+    while len(course.trials) < study.budget.trials and course.room():
+        asked = optuna_study.ask(space)
+        if _rounded(asked.params["learning_rate"]) in course.trials:  # would teach nothing
+            optuna_study.tell(asked, state=_fail())
+            optuna_study.enqueue_trial({"learning_rate": _beside(method, list(course.trials.values()))})
+            asked = optuna_study.ask(space)
+        tried = course.run(_rounded(asked.params["learning_rate"]), course.first)
+        optuna_study.tell(asked, tried.score, state=None if tried.score is not None else _fail())
 
 
 def _beyond(method: Use, trials: list[Trial]) -> tuple[str, list[float]]:
@@ -137,9 +184,10 @@ def _beyond(method: Use, trials: list[Trial]) -> tuple[str, list[float]]:
     return ("lower", [_rounded(low / 2**step) for step in range(1, BEYOND + 1)]) if place <= 0.05 else ("", [])
 
 
-def _outermost(method: Use, trials: list[Trial], side: str) -> str:
+def _outermost(method: Use, trials: list[Trial]) -> str:
     """What there is to say of a best trial that lies at the end of what was tried, where nothing was tried beyond it."""
     best, tried = _best(trials), [trial.learning_rate for trial in trials]
+    side, _ = _beyond(method, trials)
     low, high = parts.load("method", method.name).LEARNING_RATES
     if side:
         return f"the best trial ({best:g}) lies at the {side} edge of the range, and no time was left to look beyond it"
@@ -160,60 +208,24 @@ def _beside(method: Use, trials: list[Trial]) -> float:
 
 
 def _best(trials: list[Trial]) -> float | None:
-    """The learning rate of the best trial that ran to its end."""
-    whole = [trial for trial in trials if trial.score is not None and not trial.pruned]
-    return max(whole, key=lambda trial: trial.score or 0.0).learning_rate if whole else None
+    """The learning rate of the best trial, of those that ran to their end if there are any yet."""
+    scored = [trial for trial in trials if not trial.cause]
+    whole = [trial for trial in scored if not trial.pruned] or scored
+    return max(whole, key=_trial_score).learning_rate if whole else None
+
+
+def _trial_score(trial: Trial) -> float:
+    return -math.inf if trial.score is None else trial.score
 
 
 def _rounded(rate: float) -> float:
     return float(f"{rate:.3g}")
 
 
-def fitter(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store, processes: int = 1) -> FitAt:
-    """The function that fits one trial, with all but its learning rate, seed and thresholds filled in.
-
-    `processes` is how many torchrun started; sums in another order give other last digits, so it is in the key.
-    """
-    chosen = working_precision(study, store)
-    shared: dict[str, Any] = dict(task=study.task, batch_size=study.fit.batch_size, max_length=study.fit.max_length,
-                                  precision_=chosen)
-    code = parts.source_hash("method", method.name) + parts.source_hash("task", study.task)
-    parents: tuple[Artifact, ...] = (base, rows)
-    stored: dict[str, Any] = {}
-    attention_ = working_attention(study, chosen, base, rows, store)
-    made = features.kept(method, study.task, shared, base, rows, store, code)
-    if made:
-        parents, stored = (*parents, made), {"features_": made.folder}
-
-    def fit_at(rate: float, seed: int, thresholds: tuple[float, ...]) -> Artifact:
-        config = {**shared, "attention_": attention_, "model_name": study.model, "method": method.name,
-                  "config": method.config, "learning_rate": rate, "epochs": study.fit.epochs, "stop_below": list(thresholds),
-                  "class_weights": study.fit.class_weights, "patience": study.fit.patience}
-        if processes > 1:
-            config["processes"] = processes
-        arguments = {**config, **stored, "base": base.folder, "rows": rows.folder, "seed": seed}
-        return store.step("tune", method.name, fitting.fit, arguments, config=config, parents=parents, seed=seed, code=code)
-
-    return fit_at
-
-
 def seed_fit(artifact: Artifact) -> SeedFit:
     facts = artifact.facts
     return SeedFit(seed=artifact.seed, validation_accuracy=_score(artifact), seconds=artifact.seconds, artifact=artifact.key,
                    epochs=facts["epochs_run"], seconds_to_99=facts["seconds_to_99"])
-
-
-def _thresholds(trials: list[Trial], rows: int) -> tuple[float, ...]:
-    """Per epoch the median score of the earlier trials that got so far, less two standard errors of a score from `rows` rows.
-
-    None before as many have run as are spread over the range.
-    """
-    curves = [trial.curve for trial in trials if trial.curve]
-    if len(curves) < len(_FIRST):
-        return ()
-    longest = max(map(len, curves), default=0)
-    medians = [statistics.median(curve[epoch] for curve in curves if len(curve) > epoch) for epoch in range(longest)]
-    return tuple(median - 2 * math.sqrt(median * (1 - median) / rows) for median in medians)
 
 
 def _score(artifact: Artifact) -> float:
