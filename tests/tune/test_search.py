@@ -18,8 +18,9 @@ def small_study():
 
 
 @pytest.mark.parametrize(("trials", "epochs", "expected"), [
-    (6, 3, [(1, 6), (3, 2)]), (20, 10, [(1, 20), (3, 7), (10, 3)]), (3, 2, [(1, 3), (2, 2)]), (2, 9, [(9, 2)]), (9, 1, [(1, 9)])])
-def test_of_three_trials_one_goes_on_but_never_fewer_than_two(trials, epochs, expected):
+    (6, 3, [(1, 6), (3, 3)]), (20, 10, [(1, 20), (2, 10), (4, 5), (10, 3)]), (3, 2, [(1, 3), (2, 2)]), (2, 9, [(9, 2)]),
+    (9, 1, [(1, 9)])])
+def test_half_of_the_trials_go_on_but_never_fewer_than_two(trials, epochs, expected):
     assert search.rungs(trials, epochs) == expected
 
 
@@ -39,13 +40,13 @@ def test_the_best_of_one_epoch_go_on_to_the_end(small_study):
     three = small_study.model_copy(update={"fit": Fit(epochs=3), "budget": Budget(trials=6, seeds=1, minutes=5)})
     fit_at, runs = learning(lambda rate: 0.9 - abs(math.log10(rate) + 2) / 4)
     trials, whole, _ = search._trials(Use(name="head"), three, fit_at)
-    best = sorted(trials, key=lambda trial: abs(math.log10(trial.learning_rate) + 2))[:2]
-    assert [until for _, until in runs] == [1] * 6 + [0] * 2
+    best = sorted(trials, key=lambda trial: abs(math.log10(trial.learning_rate) + 2))[:3]
+    assert [until for _, until in runs] == [1] * 6 + [0] * 3
     assert [rate for rate, _ in runs[6:]] == [trial.learning_rate for trial in best]
-    assert [trial.pruned for trial in trials].count(False) == len(whole) == 2
-    assert [len(trial.curve) for trial in best] == [3, 3]
+    assert [trial.pruned for trial in trials].count(False) == len(whole) == 3
+    assert [len(trial.curve) for trial in best] == [3, 3, 3]
     assert max(whole, key=search._score).facts["learning_rate"] == best[0].learning_rate
-    assert search.at_most(6, 3) == (10, 12)
+    assert search.at_most(6, 3) == (11, 14)
 
 
 def test_where_a_trial_fails_on_its_way_the_next_best_goes_instead(small_study):
@@ -59,16 +60,16 @@ def test_where_a_trial_fails_on_its_way_the_next_best_goes_instead(small_study):
 
     trials, whole, _ = search._trials(Use(name="head"), three, failing)
     assert [(trial.score, trial.cause) for trial in trials if trial.learning_rate == 0.01] == [(None, "no memory")]
-    assert len(whole) == 2
+    assert len(whole) == 3
     assert all(made.facts["learning_rate"] != 0.01 for made in whole)
 
 
 def test_the_cap_in_minutes_leaves_room_for_those_that_go_on(small_study):
-    capped = small_study.model_copy(update={"fit": Fit(epochs=3), "budget": Budget(trials=6, seeds=1, minutes=7.5 / 60)})
+    capped = small_study.model_copy(update={"fit": Fit(epochs=3), "budget": Budget(trials=6, seeds=1, minutes=9.5 / 60)})
     fit_at, _ = learning(lambda rate: rate)
     trials, whole, notes = search._trials(Use(name="head"), capped, fit_at)
-    assert len(trials) == 3  # 3 epochs, and 2 times 2 more
-    assert len(whole) == 2
+    assert len(trials) == 3  # 3 epochs, and 3 times 2 more
+    assert len(whole) == 3
     assert "3 of 6 trials" in notes[0]
 
 

@@ -1,10 +1,10 @@
 """The fair search: each method over its own range of learning rates, with the same number of trials and the same minutes.
 
 Optuna proposes (three points spread over the range first, then a Gaussian process over log learning rate); validation
-accuracy decides; test rows are never read here. Trials are halved in turn (successive halving; Jamieson and Talwalkar, 2016,
-algorithm 1, by three): all run one epoch of a whole fit's schedule and pause, the best third (two at least) goes on to three
-epochs, the best third of those to nine, the last ones to the end. A trial that goes on starts from where it paused, so it ends
-as a fit that never did. If the best first epoch lies at an edge of the range, two more trials run beyond that edge, once.
+accuracy decides; test rows are never read here. Trials are halved in turn (successive halving; Jamieson and Talwalkar 2016,
+arXiv 1502.07943, algorithm 1): all run one epoch of a whole fit's schedule and pause, the better half (two at least) goes on to
+two epochs, the better half of those to four, the last ones to the end. A trial that goes on starts from where it paused, so it
+ends as a fit that never did. If the best first epoch lies at an edge of the range, two more trials run beyond that edge, once.
 The best trial is the best setting's fit with the first seed; the other seeds follow.
 """
 
@@ -29,8 +29,8 @@ FitAt = Callable[[float, int, int], Artifact]
 
 BEYOND = 2
 """trials beyond an edge of the range, if the best one lies there"""
-_BY, _GO_ON = 3, 2
-"""of so many trials one goes on, but never fewer than so many"""
+_GO_ON = 2
+"""trials that run to their end, at least"""
 _FIRST = (0.5, 5 / 6, 1 / 6)
 """where in the log range the first trials lie"""
 
@@ -76,11 +76,11 @@ def tune(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store
 
 
 def rungs(trials: int, epochs: int) -> list[tuple[int, int]]:
-    """Until which epoch how many trials run, in order: (1, 6), (3, 2) for 6 trials of 3 epochs."""
+    """Until which epoch how many trials run, in order: (1, 6), (3, 3) for 6 trials of 3 epochs."""
     found, left, until = [], trials, 1
     while left > _GO_ON and 2 * until <= epochs:
         found.append((until, left))
-        left, until = max(_GO_ON, math.ceil(left / _BY)), until * _BY
+        left, until = max(_GO_ON, math.ceil(left / 2)), until * 2
     return [*found, (epochs, left)]
 
 
