@@ -68,7 +68,7 @@ def main() -> None:
             ledger = Search(method=use, trials_asked=1, trials=(), seeds_asked=asked.seeds, seeds=fits, seconds=0.0,
                             learning_rate=RATES[method])
             scored = score_seeds(ledger, rows, 64, study.task, store)
-            ours = [fit.test_accuracy for fit in scored.seeds if fit.test_accuracy is not None]
+            ours = [fit.test_score for fit in scored.seeds if fit.test_score is not None]
             if len(ours) < asked.seeds:
                 raise SystemExit(f"{method}: a fit could not be scored: {[step.cause for step in store.steps if step.cause]}")
             extra = ("--train", train, "--validation", test, "--lr", str(RATES[method]), *flags)

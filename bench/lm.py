@@ -19,8 +19,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trimtune.process import peak_memory_mb
+from trimtune.tasks._chunked_loss import chunked
 from trimtune.tune import device, dropout, fused_lora, gelu, heap, precision
-from trimtune.tune.loss import chunked
 from trimtune.tune.memory import recompute
 from trimtune.tune.optimizer import Masters
 from trimtune.tune.trainable import trained

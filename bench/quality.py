@@ -52,10 +52,10 @@ def main() -> None:
     for method in study.tune:
         ledger, _ = search.tune(method, study, base, rows, store)
         ledger = score_seeds(ledger, rows, study.fit.max_length, study.task, store)
-        tests = [fit.test_accuracy for fit in ledger.seeds if fit.test_accuracy is not None]
+        tests = [fit.test_score for fit in ledger.seeds if fit.test_score is not None]
         lines.append({"method": method.name, "learning_rate": ledger.learning_rate,
                       "test_accuracy_median": statistics.median(tests), "test_accuracy": tests,
-                      "validation_accuracy": [fit.validation_accuracy for fit in ledger.seeds],
+                      "validation_accuracy": [fit.validation_score for fit in ledger.seeds],
                       "trials": [trial.model_dump() for trial in ledger.trials], "seconds": round(ledger.seconds, 1),
                       "floor": FLOORS.get(asked.set, {}).get(method.name)})
         last = lines[-1]

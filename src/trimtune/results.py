@@ -47,8 +47,8 @@ class Trial(Record):
 
 class SeedFit(Record):
     seed: int
-    validation_accuracy: float
-    test_accuracy: float | None = None
+    validation_score: float
+    test_score: float | None = None
     seconds: float = 0.0
     epochs: int = 0
     """that were run; fewer than asked if it stopped early"""

@@ -102,7 +102,7 @@ def searched(name: str, trials: int = 6, seeds: int = 3, **more: Any) -> Search:
         for i, rate in enumerate(rates)
     )
     fits = tuple(
-        SeedFit(seed=i, validation_accuracy=best + 0.01, test_accuracy=best + noise.uniform(-0.011, 0.011), seconds=8.0)
+        SeedFit(seed=i, validation_score=best + 0.01, test_score=best + noise.uniform(-0.011, 0.011), seconds=8.0)
         for i in range(seeds)
     )
     return Search(

@@ -72,7 +72,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append(Row(candidate=candidate, status="measured", packed=runnable.facts["packed"], artifact=runnable.key,
                          trimmed=model.key, readings={"accuracy": accuracy}))
     search = Search(method=lora, trials_asked=1, trials=(), seeds_asked=1, learning_rate=8e-3, seconds=1.0,
-                    seeds=(SeedFit(seed=0, validation_accuracy=0.5, artifact=tuned.key),))
+                    seeds=(SeedFit(seed=0, validation_score=0.5, artifact=tuned.key),))
     choice = Choice(picked=lines[0].name, runner_up=lines[1].name, binding_limit=None, rejected=(), sentence="It is the one.")
     result = Result(study=study, data=rows.facts, machine={"cpu": "a test's", "cores": 2}, rows=tuple(lines), steps=(),
                     searches=(search,), choice=choice, predictions=predictions, truth=tuple(rows.test.labels),

@@ -118,7 +118,7 @@ def test_out_of_memory_is_a_failure_with_its_cause(small: Any, tmp_path: Path, m
     with pytest.raises(StepFailed, match="out of memory"):
         fit_with(short_of_memory, "full", small, store, monkeypatch)
     assert "out of memory" in store.steps[-1].cause
-    assert fit_with(fitting.fit, "head", small, store, monkeypatch).facts["validation_accuracy"] > 0.4  # the study goes on
+    assert fit_with(fitting.fit, "head", small, store, monkeypatch).facts["validation_score"] > 0.4  # the study goes on
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_a_full_disk_stops_no_fit_before_its_model_has_to_be_written(small: Any,
     assert "File too large" in warnings[0]
     progress = [event for event in events if event["kind"] == "progress"]
     assert progress[-1]["done"] == progress[-1]["total"], "the fit itself went on to its end"
-    assert fit_with(fitting.fit, "head", small, store, monkeypatch).facts["validation_accuracy"] > 0.4
+    assert fit_with(fitting.fit, "head", small, store, monkeypatch).facts["validation_score"] > 0.4
 
 
 @pytest.fixture

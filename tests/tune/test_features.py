@@ -27,14 +27,14 @@ def test_a_head_on_stored_features_gives_the_whole_models_logits(small):
     study, store, base, rows = small
     head = parts.load("method", "head")
     shared = dict(task=study.task, batch_size=8, max_length=48, precision_="fp32")
-    made = features.kept(Use(name="head", config=head.Config().model_dump()), study.task, shared, base, rows, store, "")
+    made = features.kept(Use(name="head", config=head.Config().model_dump()), study.task, shared, {}, base, rows, store, "")
     task, stored = parts.load("task", study.task), load_file(made.folder / features.FILE)
     model = fitting.prepared(task, head, head.Config(), base.folder, seed=0).eval()
     with torch.inference_mode():
         for name in ("train", "validation"):
             split = getattr(data.load(rows.folder), name)
-            whole = token_feed(model, split, task.load_tokenizer(base.folder), 48)
+            whole = token_feed(model, task, task.inputs(task.load_tokenizer(base.folder), split, 48))
             for start in range(0, len(split), 16):
                 asked = list(range(start, min(start + 16, len(split))))
                 found = features.logits_of(features.head_of(model), stored[name][asked])
-                torch.testing.assert_close(found, whole.logits(asked), rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(found, whole.answered(asked)[0], rtol=1e-4, atol=1e-5)

@@ -34,14 +34,14 @@ def test_a_fit_learns_says_what_it_did_and_reloads_as_it_was_scored(method, fits
     study, _, _, rows = small
     artifact = fits[method]
     facts = artifact.facts
-    assert facts["validation_accuracy"] == max(facts["curve"]) > 0.4  # three classes: chance is a third
+    assert facts["validation_score"] == max(facts["curve"]) > 0.4  # three classes: chance is a third
     assert 0 < facts["trained_parameters"] <= facts["parameters"]
     assert facts["tokens_per_s"] > 0
     assert artifact.peak_memory_mb > 100
     from trimtune.measure.quality import score_model
 
     scored = score_model(artifact.folder, artifact.folder, rows.folder, "validation", study.fit.max_length)
-    assert scored["accuracy"] == pytest.approx(facts["validation_accuracy"], abs=0.03)  # head and adapter came back
+    assert scored["accuracy"] == pytest.approx(facts["validation_score"], abs=0.03)  # head and adapter came back
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_a_fit_that_gets_no_better_ends_early_and_its_best_epoch_counts(small):
     asked = study.model_copy(update={"fit": Fit(epochs=9, max_length=48, precision="fp32", patience=2)})
     facts = Fits(use("head"), asked, base, rows, store)(1e-9, 0).facts  # too small a rate to change any answer
     assert facts["epochs_run"] == len(facts["curve"]) == 3
-    assert facts["validation_accuracy"] == facts["curve"][0]
+    assert facts["validation_score"] == facts["curve"][0]
     assert 0 < facts["seconds_to_99"] < facts["train_seconds"]
     assert not facts["pruned"]
     endless = asked.model_copy(update={"fit": asked.fit.model_copy(update={"patience": 0})})

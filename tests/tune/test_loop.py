@@ -2,11 +2,13 @@
 
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
 
 from trimtune.errors import StepFailed
+from trimtune.tasks import text_classification as task
 from trimtune.tune import batches, fitting, loop
 from trimtune.tune.feeds import Feed
 from trimtune.tune.optimizer import Masters
@@ -19,27 +21,31 @@ def tiny():
     model, x = torch.nn.Linear(4, 2), torch.randn(40, 4)
     labels, asked = (x[:, 0] > 0).long(), []
 
-    def logits(rows):
+    def answered(rows):
         asked.append(len(rows))
-        return model(x[list(rows)])
+        return model(x[list(rows)]), labels[list(rows)]
 
-    return model, Feed([1] * 40, labels, logits), asked
+    return model, Feed([1] * 40, answered, [1] * 40), asked
+
+
+def spoiled(feed, by):
+    """The feed with its logits multiplied by what `by()` gives."""
+    def answered(rows):
+        logits, labels = feed.answered(rows)
+        return logits * by(), labels
+
+    return replace(feed, answered=answered)
 
 
 def train(model, feed, rate=0.1, **options):
     masters = Masters(list(model.parameters()), list(model.parameters()), rate, 100)
-    return loop.train(model, masters, feed, feed, torch.nn.functional.cross_entropy, batch_size=8, seed=0, **options)
+    return loop.train(model, masters, feed, feed, task.loss, task.score, batch_size=8, seed=0, **options)
 
 
 def test_a_fit_that_diverges_ends_with_its_best_epoch_so_far(tiny, monkeypatch):
     model, feed, _ = tiny
-    whole = feed.logits
-
-    def breaking(rows):
-        return whole(rows) * (math.nan if len(feed_calls) > 12 and model.training else 1.0)
-
     feed_calls: list[int] = []
-    feed.logits = lambda rows: (feed_calls.append(1), breaking(rows))[1]
+    feed = spoiled(feed, lambda: (feed_calls.append(1), math.nan if len(feed_calls) > 12 and model.training else 1.0)[1])
     told = []
     monkeypatch.setattr(loop, "emit", lambda kind, **fields: told.append((kind, fields["text"])))
     fitted = train(model, feed, epochs=9)
@@ -51,8 +57,7 @@ def test_a_fit_that_diverges_ends_with_its_best_epoch_so_far(tiny, monkeypatch):
 
 def test_a_fit_without_one_sound_epoch_is_a_failure(tiny):
     model, feed, _ = tiny
-    whole = feed.logits
-    feed.logits = lambda rows: whole(rows) * math.nan
+    feed = spoiled(feed, lambda: math.nan)
     with pytest.raises(StepFailed, match=r"diverged: its loss is no number after epoch 1 at learning rate 0\.1"):
         train(model, feed, epochs=3)
 
@@ -60,8 +65,7 @@ def test_a_fit_without_one_sound_epoch_is_a_failure(tiny):
 def test_answers_that_are_no_numbers_are_no_score(tiny):
     """A loss may still be a number where the weights after the last step give none."""
     model, feed, _ = tiny
-    whole = feed.logits
-    feed.logits = lambda rows: whole(rows) if model.training else whole(rows) * math.inf
+    feed = spoiled(feed, lambda: 1.0 if model.training else math.inf)
     with pytest.raises(StepFailed, match="its answers are no number after epoch 1"):
         train(model, feed, epochs=3)
 
@@ -92,7 +96,7 @@ def test_batches_by_length_cost_no_quality(small, tmp_path, monkeypatch):
         scores[name] = []
         for seed in range(3):
             (tmp_path / f"{name}{seed}").mkdir()
-            scores[name].append(fitting.fit(tmp_path / f"{name}{seed}", seed=seed, **config)["validation_accuracy"])
+            scores[name].append(fitting.fit(tmp_path / f"{name}{seed}", seed=seed, **config)["validation_score"])
     means = [statistics.fmean(found) for found in scores.values()]
     noise = 2 * math.sqrt(sum(map(statistics.variance, scores.values())) / 3)
     assert min(means) > 0.5

@@ -3,6 +3,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from trimtune.errors import StepFailed
+from trimtune.tasks import text_classification as task
 from trimtune.tune import batches, fitting, loop, memory
 from trimtune.tune.feeds import Feed
 from trimtune.tune.optimizer import Masters
@@ -104,7 +105,7 @@ def test_accumulated_gradients_equal_the_whole_batch(model, at_once):
     lengths = [3, 9, 4, 12, 5, 7, 6]
     ids = [torch.randint(2, 500, (length,), generator=draw).tolist() for length in lengths]
     labels = torch.tensor([0, 1, 1, 0, 1, 0, 0])
-    feed = Feed(lengths, labels, lambda rows: model(**batches.pad(ids, rows, 0)).logits)
+    feed = Feed(lengths, lambda rows: (model(**batches.pad(ids, rows, 0)).logits, labels[rows]), [1] * 7)
     gradients = []
 
     class Watched(Masters):
@@ -118,6 +119,6 @@ def test_accumulated_gradients_equal_the_whole_batch(model, at_once):
             for parameter, value in zip(model.parameters(), start, strict=True):
                 parameter.copy_(value)
         watched = Watched(list(model.parameters()), start, 1e-3, 1)
-        loop.train(model, watched, feed, feed, torch.nn.functional.cross_entropy, epochs=1, batch_size=7, at_once=rows, seed=0)
+        loop.train(model, watched, feed, feed, task.loss, task.score, epochs=1, batch_size=7, at_once=rows, seed=0)
     for whole, accumulated in zip(*gradients, strict=True):
         torch.testing.assert_close(accumulated, whole, rtol=1e-4, atol=1e-6)

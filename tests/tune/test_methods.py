@@ -25,12 +25,11 @@ def fitted(use, small, folder):
     _, _, base, rows = small
     method = parts.load("method", use[0])
     model = fitting.prepared(task, method, method.Config(**use[1]), base.folder, seed=0)
-    splits, before = data.load(rows.folder), {name: value.detach().clone() for name, value in trainable.trained(model).items()}
-    feed, validation = (feeds.token_feed(model, split, task.load_tokenizer(base.folder), 48)
-                        for split in (splits.train, splits.validation))
+    before = {name: value.detach().clone() for name, value in trainable.trained(model).items()}
+    feed, validation = feeds.token_feeds(model, task, base.folder, data.load(rows.folder), 48)
     low, high = method.LEARNING_RATES
     masters = Masters(list(trainable.trained(model).values()), list(before.values()), (low * high) ** 0.5, steps=3)
-    learned = loop.train(model, masters, feed, validation, task.loss, epochs=1, batch_size=32, seed=0).best
+    learned = loop.train(model, masters, feed, validation, task.loss, task.score, epochs=1, batch_size=32, seed=0).best
     kept = dict(zip(before, learned, strict=True))
     trainable.save(folder, base.folder, model, kept, before, task, "minilm")
     return model.eval(), before, kept

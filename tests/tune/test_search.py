@@ -32,7 +32,7 @@ def learning(score):
         runs.append((rate, until))
         curve = [score(rate) * (epoch + 1) / 3 for epoch in range(until or 3)]
         return Artifact(key=f"{rate} {until}", step="tune", part="head", seconds=1.0 * len(curve),
-                        facts={"validation_accuracy": curve[-1], "curve": curve, "learning_rate": rate})
+                        facts={"validation_score": curve[-1], "curve": curve, "learning_rate": rate})
     return fit_at, runs
 
 
@@ -112,7 +112,7 @@ def test_a_search_stays_in_its_range_repeats_itself_and_takes_the_best(small, tm
     assert [fit.seed for fit in ledger.seeds] == [0, 1]
     best = max(one.score for one in ledger.trials if not one.pruned)
     assert next(one.learning_rate for one in ledger.trials if one.score == best) == ledger.learning_rate
-    assert artifact.facts["validation_accuracy"] == max(fit.validation_accuracy for fit in ledger.seeds)
+    assert artifact.facts["validation_score"] == max(fit.validation_score for fit in ledger.seeds)
     again, _ = search.tune(head, study, base, rows, Store(tmp_path / "b"))
     assert [one.learning_rate for one in again.trials] == [one.learning_rate for one in ledger.trials]
     assert [one.curve for one in again.trials] == [one.curve for one in ledger.trials]
@@ -146,7 +146,7 @@ def test_a_range_that_ends_too_early_is_widened_once_and_says_so(small_study, di
     def rising(rate, seed, until):
         score = 0.5 + direction * 0.1 * math.log10(rate / 1e-2)
         return Artifact(key=str(rate), step="tune", part="head", seconds=0.1,
-                        facts={"validation_accuracy": score, "curve": [score]})
+                        facts={"validation_score": score, "curve": [score]})
 
     trials, kept, notes = search._trials(Use(name="head"), small_study, rising)
     assert [trial.learning_rate for trial in trials[8:]] == beyond
@@ -157,7 +157,7 @@ def test_a_range_that_ends_too_early_is_widened_once_and_says_so(small_study, di
 def scored_by(score):
     def fit_at(rate, seed, until):
         return Artifact(key=str(rate), step="tune", part="head", seconds=1.0,
-                        facts={"validation_accuracy": score(rate), "curve": [score(rate)]})
+                        facts={"validation_score": score(rate), "curve": [score(rate)]})
     return fit_at
 
 

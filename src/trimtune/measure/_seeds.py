@@ -23,7 +23,7 @@ def score_seeds(ledger: Search, rows: Artifact, max_length: int, task: str, stor
             code = parts.source_hash("task", task) + parts.source_hash("measure", "quality")
             made = store.step("score", ledger.method.name, quality.score_model, arguments, config=config, parents=(model, rows),
                               code=code)
-            scored.append(fit.model_copy(update={"test_accuracy": made.facts["accuracy"]}))
+            scored.append(fit.model_copy(update={"test_score": made.facts["accuracy"]}))
         except StepFailed:
             scored.append(fit)
     return ledger.model_copy(update={"seeds": tuple(scored)})

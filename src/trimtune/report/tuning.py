@@ -51,10 +51,10 @@ def methods(result: Result) -> list[Method]:
 
 def _scores(search: Search) -> tuple[str, list[float]]:
     """The seeds' test scores, or their validation scores where the test rows were not read."""
-    tested = [seed.test_accuracy for seed in search.seeds if seed.test_accuracy is not None]
+    tested = [seed.test_score for seed in search.seeds if seed.test_score is not None]
     if len(tested) == len(search.seeds):
         return "test", tested
-    return "validation", [seed.validation_accuracy for seed in search.seeds]
+    return "validation", [seed.validation_score for seed in search.seeds]
 
 
 def mean_and_deviation(values: list[float]) -> str:

@@ -11,12 +11,15 @@ the method left something beside the weights, `adapter/` in PEFT's own format (h
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtune.errors import TrimtuneError
+from trimtune.records import Study
 from trimtune.study import data
+from trimtune.tasks import _pretrained
+from trimtune.tasks._inputs import Inputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +28,10 @@ if TYPE_CHECKING:
 
 rows = data
 """the module that reads the rows of this task"""
-ADAPTER = "adapter"
+ADAPTER = _pretrained.ADAPTER
 PEFT_TASK = "SEQ_CLS"
+SCORE = "accuracy"
+"""what fits are chosen by, on validation rows: the share of rows answered right"""
 AUTO_CLASS = "AutoModelForSequenceClassification"
 HEADS = ("classifier", "score", "classification_head")
 """what transformers calls the head, by architecture"""
@@ -65,16 +70,10 @@ def load_base(folder: Path, attention: str = "eager") -> PreTrainedModel:
     """The model of a model folder without its adapter, in float32; a head that isn't there is drawn from torch's RNG."""
     from transformers import AutoModelForSequenceClassification
 
-    try:
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            folder, attn_implementation=attention, dtype="float32", use_safetensors=True, trust_remote_code=False)
-    except ValueError as error:
-        if attention != "eager" and "attn_implementation" in str(error):  # this architecture has the plain one only
-            return load_base(folder)
-        raise TrimtuneError(f"model: {folder} can't be used for text classification ({str(error).splitlines()[0]}).",
-                            "Allowed: an architecture with a sequence classification head in transformers (BERT-like, GPT-like).",
-                            "Choose an encoder such as `minilm`.") from None
-    return model
+    return _pretrained.load_base(
+        AutoModelForSequenceClassification, folder, attention, "text classification",
+        "Allowed: an architecture with a sequence classification head in transformers (BERT-like, GPT-like).",
+        "Choose an encoder such as `minilm`.")
 
 
 def load_model(folder: Path, attention: str = "sdpa", merge: bool = True) -> torch.nn.Module:
@@ -82,16 +81,7 @@ def load_model(folder: Path, attention: str = "sdpa", merge: bool = True) -> tor
 
     `merge` folds an adapter into the weights where it can be folded (LoRA); prefixes and prompts stay beside them.
     """
-    model: Any = load_base(folder, attention)
-    if (folder / ADAPTER).is_dir():
-        from peft import PeftModel
-        from peft.tuners.tuners_utils import BaseTuner
-
-        model = PeftModel.from_pretrained(model, str(folder / ADAPTER))
-        if merge and isinstance(model.base_model, BaseTuner):
-            model = model.merge_and_unload()
-    module: torch.nn.Module = model.eval()
-    return module.requires_grad_(False)
+    return _pretrained.with_adapter(load_base(folder, attention), folder, merge)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -108,6 +98,36 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length:
     found = tokenizer(list(texts), truncation=True, max_length=max_length, padding=True, return_tensors="np",
                       return_token_type_ids=False)
     return {name: found[name].astype("int64") for name in ("input_ids", "attention_mask")}
+
+
+def reading(study: Study, kind: str) -> dict[str, Any]:
+    """What of the study decides how rows become tokens, beside `max_length`: nothing."""
+    return {}
+
+
+def inputs(tokenizer: PreTrainedTokenizerBase, split: data.Split, max_length: int, name: str = "") -> Inputs:
+    """The rows' tokens, cut at `max_length`, and the index of each row's label."""
+    ids = tokenizer(split.texts, truncation=True, max_length=max_length)["input_ids"]
+    return Inputs(ids, split.labels, [1] * len(ids), tokenizer.pad_token_id)
+
+
+def answered(model: torch.nn.Module, tokens: dict[str, torch.Tensor], labels: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [B, C] and labels [B], where the model lies."""
+    import torch
+
+    logits = model(**tokens).logits
+    return logits, torch.tensor(labels, device=logits.device)
+
+
+def score(logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    """How many rows are answered right; NaN if a logit is no number."""
+    right = (logits_BC.argmax(-1) == labels_B).sum().float()
+    return right.where(logits_BC.isfinite().all(), right.new_tensor(float("nan")))
+
+
+def loss_of(class_weights_: str, splits: data.Rows) -> Callable[..., torch.Tensor]:
+    """The loss of a fit, its classes weighted by their frequency in the training rows if asked for."""
+    return partial(loss, weights_C=class_weights(class_weights_, splits.train.labels, len(splits.facts.labels)))
 
 
 def loss(logits_BC: torch.Tensor, labels_B: torch.Tensor, weights_C: torch.Tensor | None = None) -> torch.Tensor:

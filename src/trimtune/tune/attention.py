@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
-from trimtune.process import place
+from trimtune.process import emit, place
 from trimtune.records import Artifact, Study
 from trimtune.store import Store
-from trimtune.study import data
 from trimtune.tune import device, precision, softmax
 
 if TYPE_CHECKING:
@@ -35,22 +34,26 @@ _MAP_BYTES = 2**26
 
 def working_attention(study: Study, precision_: str, base: Artifact, rows: Artifact, store: Store) -> str:
     """One of `KINDS` for the fits of a study; timed once per machine, model and rows, and kept in the store."""
-    shared = dict(task=study.task, batch_size=study.fit.batch_size, max_length=study.fit.max_length, precision_=precision_)
+    shared = dict(task=study.task, batch_size=study.fit.batch_size, max_length=study.fit.max_length, precision_=precision_,
+                  reading=parts.load("task", study.task).reading(study, rows.facts.get("kind", "")))
     timed = store.step("attention", study.task, time_each, {**shared, "base": base.folder, "rows": rows.folder},
                        config={**shared, **place()}, parents=(base, rows), code=parts.room_hash("tune"))
     return str(timed.facts["chosen"])
 
 
 def time_each(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int, max_length: int,
-              precision_: str) -> dict[str, Any]:
+              precision_: str, reading: dict[str, Any]) -> dict[str, Any]:
     """The step that keeps the timing: milliseconds of one layer, forward and backward, per kind. Writes no file."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(base)
     heads, size = config.num_attention_heads, config.hidden_size
-    texts = data.load(rows).train.texts[:1000]
-    tokenizer = parts.load("task", task).load_tokenizer(base)
-    width = round(statistics.fmean(map(len, tokenizer(texts, truncation=True, max_length=max_length)["input_ids"])))
+    part = parts.load("task", task)
+    splits, tokenizer = part.rows.load(rows), part.load_tokenizer(base)
+    found = [part.inputs(tokenizer, getattr(splits, name), max_length, name, **reading) for name in ("train", "validation")]
+    for note in [note for inputs in found for note in inputs.notes]:  # said here, once per study, and not by each fit
+        emit("note", text=note)
+    width = round(statistics.fmean(map(len, found[0].ids)))
     rows_timed = max(1, min(batch_size, _MAP_BYTES // (4 * heads * width**2)))
     took = milliseconds(rows_timed, heads, width, size // heads, precision_)
     return {"milliseconds": took, "width": width, "rows": rows_timed, "chosen": choose(took, usual(width, precision_))}

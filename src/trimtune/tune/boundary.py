@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
 from trimtune.process import emit, memory_mb
-from trimtune.study import data
 from trimtune.tune import batches, device, memory, precision
 from trimtune.tune.layers import layers_of
 
 if TYPE_CHECKING:
     import torch
 
-    from trimtune.tune.feeds import Feed
+    from trimtune.tune.feeds import Answered, Feed
 
 FILE = "states.safetensors"
 MEMORY_SHARE = 0.25
@@ -31,7 +30,7 @@ MEMORY_SHARE = 0.25
 
 
 def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int, max_length: int, precision_: str,
-            top_layers: int) -> dict[str, Any]:
+            top_layers: int, reading: dict[str, Any]) -> dict[str, Any]:
     """Write `states.safetensors`: per split the states of all rows' tokens, one row after another, [sum T, D] in `precision_`.
 
     Returns the facts: `stored`, and if it is false, `why`; else tokens and the size in MB.
@@ -39,28 +38,29 @@ def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int,
     import torch
     from safetensors.torch import save_file
 
-    part, splits = parts.load("task", task), data.load(rows)
+    part = parts.load("task", task)
+    splits = part.rows.load(rows)
     model = part.load_base(base).eval().requires_grad_(False)
     device.put(model, precision.dtype(precision_))
     tokenizer = part.load_tokenizer(base)
     below = len(layers_of(model)) - top_layers
     if below <= 0:
         return {"stored": False, "why": "every layer learns"}
-    ids = {name: tokenizer(split.texts, truncation=True, max_length=max_length)["input_ids"]
-           for name, split in (("train", splits.train), ("validation", splits.validation))}
+    found = {name: part.inputs(tokenizer, getattr(splits, name), max_length, name, **reading) for name in ("train", "validation")}
+    ids, pad_id = {name: inputs.ids for name, inputs in found.items()}, found["train"].pad_id
     tokens = sum(len(row) for split in ids.values() for row in split)
     size = tokens * model.config.hidden_size * model.dtype.itemsize
     if size / 1e6 > MEMORY_SHARE * memory_mb():
         return {"stored": False, "why": f"they would take {size / 1e6:.0f} MB, more than {MEMORY_SHARE:.0%} of the memory"}
     with torch.inference_mode():
-        if not agrees(part.load_base(base).eval(), below, ids["train"], tokenizer.pad_token_id):
+        if not agrees(part.load_base(base).eval(), below, ids["train"], pad_id):
             return {"stored": False, "why": f"{type(model).__name__} can't be run from layer {below} on"}
         seen: list[torch.Tensor] = []
         _watch(layers_of(model)[below], seen)
         for layer in layers_of(model)[below:]:
             pass_by(layer)
         at_once = memory.rows_alone(model, batch_size, max(len(row) for split in ids.values() for row in split), model.dtype)
-        save_file({name: _of(model, seen, split, at_once, tokenizer.pad_token_id, name) for name, split in ids.items()},
+        save_file({name: _of(model, seen, split, at_once, pad_id, name) for name, split in ids.items()},
                   folder / FILE)
     return {"stored": True, "tokens": tokens, "megabytes": size / 1e6, "precision": precision_}
 
@@ -75,11 +75,11 @@ def feeds(model: torch.nn.Module, folder: Path, top_layers: int, feed: Feed, val
     def fed(whole: Feed, states: torch.Tensor) -> Feed:
         rows = states.split(whole.lengths)
 
-        def logits(batch: Sequence[int]) -> torch.Tensor:
+        def answered(batch: Sequence[int]) -> Answered:
             run_from(padded([rows[row] for row in batch]).to(like))  # of another process's choice under torchrun
-            return whole.logits(batch)
+            return whole.answered(batch)
 
-        return replace(whole, logits=logits)
+        return replace(whole, answered=answered)
 
     return fed(feed, stored["train"]), fed(validation, stored["validation"])
 
@@ -94,22 +94,22 @@ def sampled(model: torch.nn.Module, top_layers: int, feed: Feed, chosen: Sequenc
         return feed, 0.0
     hook, states = _watch(layers[below], seen), {}
     with torch.no_grad():
-        feed.logits(chosen[0])  # the first call pays for allocations
+        feed.answered(chosen[0])  # the first call pays for allocations
         for batch in chosen:
             device.wait(device.of(model))
             started = time.perf_counter()
-            feed.logits(batch)
+            feed.answered(batch)
             device.wait(device.of(model))
             seconds += (time.perf_counter() - started) * below / len(layers)
             states[tuple(batch)] = seen[-1]
     hook.remove()
     give = enter(layers, below)
 
-    def logits(batch: Sequence[int]) -> torch.Tensor:
+    def answered(batch: Sequence[int]) -> Answered:
         give(states[tuple(batch)])
-        return feed.logits(batch)
+        return feed.answered(batch)
 
-    return replace(feed, logits=logits), seconds
+    return replace(feed, answered=answered), seconds
 
 
 def enter(layers: torch.nn.ModuleList, below: int) -> Callable[[torch.Tensor], None]:

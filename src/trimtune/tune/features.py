@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FILE = "features.safetensors"
 
 
-def kept(method: Use, task: str, shared: dict[str, Any], base: Artifact, rows: Artifact, store: Store,
+def kept(method: Use, task: str, shared: dict[str, Any], reading: dict[str, Any], base: Artifact, rows: Artifact, store: Store,
          code: str) -> Artifact | None:
     """What the frozen part of a method's model gives for all rows: the head's input, or the states at a boundary.
 
@@ -33,7 +33,7 @@ def kept(method: Use, task: str, shared: dict[str, Any], base: Artifact, rows: A
         top_layers = part.top_layers(part.Config(**method.config)) if hasattr(part, "top_layers") else None
         if top_layers is None:
             return None
-        work, config = boundary.compute, {**shared, "top_layers": top_layers}
+        work, config = boundary.compute, {**shared, "top_layers": top_layers, "reading": reading}
         code = parts.room_hash("tune") + parts.source_hash("task", task)  # nothing of the method: others may share the states
     made = store.step("features", task, work, {**config, "base": base.folder, "rows": rows.folder}, config=config,
                       parents=(base, rows), code=code)

@@ -25,13 +25,14 @@ class Fits:
         shared: dict[str, Any] = dict(task=study.task, batch_size=study.fit.batch_size, max_length=study.fit.max_length,
                                       precision_=chosen)
         code = parts.source_hash("method", method.name) + parts.source_hash("task", study.task)
+        reading = parts.load("task", study.task).reading(study, rows.facts.get("kind", ""))
         self.config = {**shared, "attention_": working_attention(study, chosen, base, rows, store), "model_name": study.model,
                        "method": method.name, "config": method.config, "epochs": study.fit.epochs,
-                       "class_weights": study.fit.class_weights, "patience": study.fit.patience,
+                       "class_weights": study.fit.class_weights, "patience": study.fit.patience, "reading": reading,
                        **({"processes": processes} if processes > 1 else {})}
         self.parents: tuple[Artifact, ...] = (base, rows)
         self.files = {"base": base.folder, "rows": rows.folder}
-        made = features.kept(method, study.task, shared, base, rows, store, code)
+        made = features.kept(method, study.task, shared, reading, base, rows, store, code)
         if made:
             self.parents, self.files = (*self.parents, made), {**self.files, "features_": made.folder}
         self.method, self.store, self.code = method.name, store, code

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
 from trimtune.process import emit
-from trimtune.study import data
 from trimtune.tune import (
     boundary,
     checkpoint,
@@ -27,7 +24,7 @@ from trimtune.tune import (
     softmax,
     trainable,
 )
-from trimtune.tune.feeds import Feed, feature_feeds, token_feed
+from trimtune.tune.feeds import Feed, feature_feeds, token_feeds
 from trimtune.tune.loop import train
 from trimtune.tune.trainable import Learning
 
@@ -38,7 +35,8 @@ if TYPE_CHECKING:
 def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, method: str, config: dict[str, Any],
         learning_rate: float, epochs: int, batch_size: int, max_length: int, precision_: str, seed: int,
         until: int = 0, rests: Path | None = None, patience: int = 0, features_: Path | None = None,
-        class_weights: str = "none", attention_: str = "eager", processes: int = 1) -> dict[str, Any]:
+        class_weights: str = "none", attention_: str = "eager", processes: int = 1,
+        reading: dict[str, Any] | None = None) -> dict[str, Any]:
     """Fit one method at one learning rate; write the tuned model folder into `folder` and return its facts.
 
     A fit that pauses after the epoch `until` writes no model: its state lies in `rests`, the whole fit's own checkpoints.
@@ -50,11 +48,10 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     part, settings = parts.load("task", task), parts.load("method", method)
     config_ = settings.Config(**config)
     model = prepared(part, settings, config_, base, seed, team.of_first(attention_))
-    count, splits = trainable.counts(model), data.load(rows)
+    count, splits = trainable.counts(model), part.rows.load(rows)
     on_features = features_ is not None and not (features_ / boundary.FILE).exists()
     if features_ is None or not on_features:
-        tokenizer = part.load_tokenizer(base)
-        feed, validation = (token_feed(model, split, tokenizer, max_length) for split in (splits.train, splits.validation))
+        feed, validation = token_feeds(model, part, base, splits, max_length, reading)
     else:
         feed, validation = feature_feeds(model, features_, splits)
     learning = Learning(model, feed.tokens | validation.tokens, precision.dtype("fp32" if on_features else precision_), team)
@@ -65,19 +62,14 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     at_once = 0 if on_features else rows_at_once(model, batch_size, feed, validation, precision_)
     at_once = min(team.gathered(at_once))
     masters = learning.masters(learning_rate, steps)
-    fitted = train(model, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, passes=passes,
-                   until=until, batch_size=batch_size, at_once=at_once, seed=seed, team=team, patience=patience,
+    fitted = train(model, masters, feed, validation, part.loss_of(class_weights, splits), part.score, epochs=epochs,
+                   passes=passes, until=until, batch_size=batch_size, at_once=at_once, seed=seed, team=team, patience=patience,
                    keep=checkpoint.of(folder, team, rests))
     learned = learning.values(fitted.best, masters.decay(fitted.best_steps))
     if team.rank == 0 and not until:
         trainable.save(folder, base, model, learned, dict(zip(learning.names, learning.originals, strict=True)), part, model_name)
     parallel.leave(team)
     return {**fitted.facts(), **count, **memory_facts(model, at_once), "learning_rate": learning_rate, "precision": precision_}
-
-
-def weighted(part: ModuleType, class_weights: str, splits: data.Rows) -> Callable[..., torch.Tensor]:
-    """The task's loss, with its classes weighted by their frequency in the training rows if asked for."""
-    return partial(part.loss, weights_C=part.class_weights(class_weights, splits.train.labels, len(splits.facts.labels)))
 
 
 def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed: int,
@@ -89,6 +81,8 @@ def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed
         softmax.use(base_model)
     gelu.fuse(base_model)
     first_token.narrow(base_model)
+    if hasattr(part, "split_off"):
+        part.split_off(base_model)
     model: torch.nn.Module = method.prepare(base_model, config, part.PEFT_TASK)
     dropout.quicken(model, seed)
     fused_lora.fuse(model, seed)
@@ -110,13 +104,13 @@ def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_r
     _quiet(module).requires_grad_(True)
     gelu.fuse(module)
     first_token.narrow(module)
-    tokenizer, splits, chosen = part.load_tokenizer(source), data.load(rows_folder), precision.choose(precision_)
-    feed, validation = (token_feed(module, split, tokenizer, max_length) for split in (splits.train, splits.validation))
+    splits, chosen = part.rows.load(rows_folder), precision.choose(precision_)
+    feed, validation = token_feeds(module, part, source, splits, max_length)
     learning = Learning(module, feed.tokens | validation.tokens, precision.dtype(chosen))
     masters = learning.masters(learning_rate, epochs * -(-len(feed.lengths) // batch_size))
     at_once = rows_at_once(module, batch_size, feed, validation, chosen)
-    fitted = train(module, masters, feed, validation, weighted(part, class_weights, splits), epochs=epochs, batch_size=batch_size,
-                   at_once=at_once, seed=seed, keep=checkpoint.of(folder) if folder else None)
+    fitted = train(module, masters, feed, validation, part.loss_of(class_weights, splits), part.score, epochs=epochs,
+                   batch_size=batch_size, at_once=at_once, seed=seed, keep=checkpoint.of(folder) if folder else None)
     facts = {**fitted.facts(), **memory_facts(module, at_once), "learning_rate": learning_rate, "precision": chosen}
     learned = learning.values(fitted.best, masters.decay(fitted.best_steps))
     module.to("cpu", torch.float32)

@@ -18,7 +18,6 @@ from trimtune.errors import StepFailed
 from trimtune.process import peak_memory_mb, place
 from trimtune.records import Artifact, Study, Use
 from trimtune.store import Store
-from trimtune.study import data
 from trimtune.tune import batches, boundary, device, feeds, fitting, heap, memory, precision, trainable
 from trimtune.tune.attention import working_attention
 from trimtune.tune.parallel import ALONE
@@ -43,7 +42,8 @@ def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) 
         chosen = working_precision(study, store)
         shared = dict(task=study.task, method=method.name, config=method.config, batch_size=study.fit.batch_size,
                       max_length=study.fit.max_length, precision_=chosen,
-                      attention_=working_attention(study, chosen, base, rows, store), model_name=study.model)
+                      attention_=working_attention(study, chosen, base, rows, store), model_name=study.model,
+                      reading=parts.load("task", study.task).reading(study, rows.facts.get("kind", "")))
         probe = store.step("forecast", method.name, time_steps, {**shared, "base": base.folder, "rows": rows.folder},
                            config={**shared, **place()}, parents=(base, rows), code=code)
     except StepFailed as failure:
@@ -61,7 +61,7 @@ def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) 
 
 
 def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, config: dict[str, Any], batch_size: int,
-               max_length: int, precision_: str, attention_: str, model_name: str) -> dict[str, Any]:
+               max_length: int, precision_: str, attention_: str, model_name: str, reading: dict[str, Any]) -> dict[str, Any]:
     """Seconds of one epoch (with its validation), of one pass without gradients, and of what a fit does beside its steps."""
     import torch
 
@@ -69,8 +69,7 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     heap.prepare()
     part, settings = parts.load("task", task), parts.load("method", method)
     model = fitting.prepared(part, settings, settings.Config(**config), base, seed=0, attention=attention_)
-    splits, tokenizer = data.load(rows), part.load_tokenizer(base)
-    feed, validation = (feeds.token_feed(model, split, tokenizer, max_length) for split in (splits.train, splits.validation))
+    feed, validation = feeds.token_feeds(model, part, base, part.rows.load(rows), max_length, reading)
     learning = trainable.Learning(model, feed.tokens | validation.tokens, precision.dtype(precision_))
     place_ = device.of(model)
     on_features = getattr(settings, "ON_FEATURES", False)
@@ -84,7 +83,8 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
         feed, below_seconds = boundary.sampled(model, top_layers, feed, timed)
 
     def step(batch: Sequence[int]) -> None:
-        for piece, weight in ALONE.pieces(batch, 0 if below_seconds else at_once):  # stored states are those of whole batches
+        rows = 0 if below_seconds else at_once  # stored states are those of whole batches
+        for piece, weight in ALONE.pieces(batch, rows, feed.counts):
             (part.loss(*feed.answered(piece)) * weight).backward()
         masters.step()
         device.wait(place_)
@@ -92,7 +92,7 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     def answer(batch: Sequence[int]) -> None:
         with torch.inference_mode():
             for piece, _ in ALONE.pieces(batch, 0 if below_seconds else at_once):
-                feed.logits(piece)
+                feed.answered(piece)
         device.wait(place_)
 
     sizes = [_positions(feed.lengths, batch) for batch in timed]

@@ -19,10 +19,11 @@ from trimtune.tune.parallel import ALONE, Team
 if TYPE_CHECKING:
     import torch
 
+Judge = Callable[..., "torch.Tensor"]
 
 @dataclass
 class Fitted:
-    """How a training run went: validation accuracy (`curve`), mean training loss and training seconds so far, per epoch.
+    """How a training run went, per epoch: validation score (`curve`), mean training loss, and training seconds so far.
 
     `loss_sum` is what the batches of the epoch at hand add up to, a number or a tensor that the device still works on.
     `best` holds the float32 values of the trained parameters at the best epoch, which ended after `best_steps` steps.
@@ -50,21 +51,24 @@ class Fitted:
 
     @property
     def seconds_to_99(self) -> float:
-        return next(seconds for seconds, score in zip(self.after_seconds, self.curve, strict=True) if score >= 0.99 * self.score)
+        """Seconds until a score within 1% of the best one."""
+        enough = self.score - 0.01 * abs(self.score)
+        return next(seconds for seconds, score in zip(self.after_seconds, self.curve, strict=True) if score >= enough)
 
     def facts(self) -> dict[str, Any]:
-        return {"validation_accuracy": self.score, "curve": self.curve, "losses": self.losses,
+        return {"validation_score": self.score, "curve": self.curve, "losses": self.losses,
                 "epochs_run": len(self.curve), "train_seconds": self.seconds, "seconds_to_99": self.seconds_to_99,
                 "checkpoint_seconds": self.checkpoint_seconds, "rows_per_s": self.rows / self.seconds,
                 "tokens_per_s": self.tokens / self.seconds}
 
 
-def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed, loss: Callable[..., torch.Tensor], *,
+def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed, loss: Judge, score: Judge, *,
           epochs: int, until: int = 0, passes: int = 1, batch_size: int, at_once: int = 0, seed: int, patience: int = 0,
           keep: Checkpoints | None = None, team: Team = ALONE) -> Fitted:
-    """Train `model` in place through `masters` and keep its best epoch by validation accuracy.
+    """Train `model` in place through `masters` and keep its best epoch by validation score.
 
     Args:
+        loss, score: of what a feed answers: a mean over what counts, and a sum; higher is better, NaN where answers are none.
         at_once: rows per forward pass; a batch of more is accumulated, to the same gradient. 0: the whole batch.
         passes: passes over the rows per epoch; the validation rows are asked once per epoch.
         until: the epoch after which it pauses, its state kept; 0 for none.
@@ -88,7 +92,7 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         model.train()
         started = time.perf_counter()
         for batch in order[masters.step_count - epoch * len(order):]:
-            for rows, weight in team.pieces(batch, at_once):
+            for rows, weight in team.pieces(batch, at_once, feed.counts):
                 share = loss(*feed.answered(rows)) * weight
                 share.backward()
                 masters.gather()
@@ -104,17 +108,17 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
         device.wait(place)
         fitted.seconds += time.perf_counter() - started
         loss_mean = team.total(float(fitted.loss_sum)) / team.size / len(order)
-        score = accuracy(model, validation, memory.rows_answered(at_once, batch_size), team)
-        if not math.isfinite(loss_mean + score):
+        reached = scored(model, validation, score, memory.rows_answered(at_once, batch_size), team)
+        if not math.isfinite(loss_mean + reached):
             if not fitted.curve:
                 what = "answers are" if math.isfinite(loss_mean) else "loss is"
                 raise StepFailed(f"the fit diverged: its {what} no number after epoch 1 at learning rate "
                                  f"{masters.learning_rate:g}; try a lower one")
             emit("warning", text=f"the fit diverged in epoch {epoch + 1}; its best epoch before counts")
             break
-        if score > max(fitted.curve, default=-1.0):
+        if reached > max(fitted.curve, default=-math.inf):
             fitted.best, fitted.best_steps = masters.snapshot(), masters.step_count
-        fitted.curve.append(score)
+        fitted.curve.append(reached)
         fitted.losses.append(loss_mean)
         fitted.loss_sum = 0.0
         fitted.after_seconds.append(fitted.seconds)
@@ -123,17 +127,14 @@ def train(model: torch.nn.Module, masters: Masters, feed: Feed, validation: Feed
     return fitted
 
 
-def accuracy(model: torch.nn.Module, feed: Feed, rows: int, team: Team = ALONE) -> float:
-    """The share of rows whose largest logit is at their label, NaN if a logit is no number; `rows` are answered together."""
+def scored(model: torch.nn.Module, feed: Feed, score: Judge, rows: int, team: Team = ALONE) -> float:
+    """The mean score of a feed's rows, NaN if an answer is no number; `rows` are answered together."""
     import torch
 
     model.eval()
-    right: Any = 0
-    sound: Any = True
+    total: Any = 0.0
     with torch.inference_mode():
         for batch in batches.by_length(feed.lengths, rows):
             ((mine, weight),) = team.pieces(batch)
-            logits, labels = feed.answered(mine)
-            right += (logits.argmax(-1) == labels).sum() * (weight > 0)
-            sound &= logits.isfinite().all()
-    return team.total(int(right) if sound else math.nan) / len(feed.lengths)
+            total += score(*feed.answered(mine)) * (weight > 0)
+    return team.total(float(total)) / sum(feed.counts)

@@ -4,7 +4,8 @@
 
 Every process reads the data and the base model by itself, so several machines need no common disk; the first one prints,
 keeps the checkpoints, scores and writes. Each global batch is dealt out among the processes; a process whose share is
-n_r of the N rows weighs its mean loss by P · n_r / N, so that the mean over the P processes is the mean over the rows:
+n_r of the N rows (or learned tokens) weighs its mean loss by P · n_r / N, so that the mean over the P processes is the mean
+over all of them:
 
     ∇L = 1/P · Σ_r ∇(P · n_r / N · L_r)        L_r the mean over the n_r rows of process r
 
@@ -44,8 +45,10 @@ class Team:
     rank: int = 0
     size: int = 1
 
-    def pieces(self, batch: Sequence[int], at_once: int = 0) -> list[tuple[list[int], float]]:
+    def pieces(self, batch: Sequence[int], at_once: int = 0, counts: Sequence[int] = ()) -> list[tuple[list[int], float]]:
         """This process's share in pieces of at most `at_once` rows (0: one piece), each with the weight of its mean loss.
+
+        That is its share of the batch's rows, or of their `counts` (by row index), so that the sum is the batch's mean.
 
         All processes get the same number of pieces, since each must take part in every pass: one without rows takes the
         first with weight 0.
@@ -54,7 +57,11 @@ class Team:
         count = -(-largest // (at_once or largest))
         rows = -(-largest // count)
         cut = [mine[at * rows:(at + 1) * rows] for at in range(count)]
-        return [(piece or [batch[0]], self.size * len(piece) / len(batch)) for piece in cut]
+
+        def much(rows: Sequence[int]) -> int:
+            return sum(counts[row] for row in rows) if counts else len(rows)
+
+        return [(piece or [batch[0]], self.size * much(piece) / much(batch)) for piece in cut]
 
     def average(self, gradients: Sequence[torch.Tensor]) -> None:
         """Each gradient becomes its mean over the processes, in place."""

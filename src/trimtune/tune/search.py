@@ -121,7 +121,7 @@ class _Course:
             spent = self.trials[rate].seconds if rate in self.trials else 0.0
             found = Trial(learning_rate=rate, score=None, cause=failure.cause, seconds=spent + time.perf_counter() - started)
         else:
-            found = Trial(learning_rate=rate, score=artifact.facts["validation_accuracy"], curve=tuple(artifact.facts["curve"]),
+            found = Trial(learning_rate=rate, score=artifact.facts["validation_score"], curve=tuple(artifact.facts["curve"]),
                           pruned=until < epochs, seconds=artifact.seconds)
         self.trials[rate] = found
         return found
@@ -224,12 +224,12 @@ def _rounded(rate: float) -> float:
 
 def seed_fit(artifact: Artifact) -> SeedFit:
     facts = artifact.facts
-    return SeedFit(seed=artifact.seed, validation_accuracy=_score(artifact), seconds=artifact.seconds, artifact=artifact.key,
+    return SeedFit(seed=artifact.seed, validation_score=_score(artifact), seconds=artifact.seconds, artifact=artifact.key,
                    epochs=facts["epochs_run"], seconds_to_99=facts["seconds_to_99"])
 
 
 def _score(artifact: Artifact) -> float:
-    return float(artifact.facts["validation_accuracy"])
+    return float(artifact.facts["validation_score"])
 
 
 def _optuna(method: Use, seed: int, trials: int) -> tuple[Any, dict[str, Any]]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     import torch
 
-TASKS = ("text_classification",)
+TASKS = ("text_classification", "causal_lm")
 LEARNING_RATES = (1e-2, 5e-1)
 
 

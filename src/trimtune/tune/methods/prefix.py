@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     import torch
 
-TASKS = ("text_classification",)
+TASKS = ("text_classification", "causal_lm")
 LEARNING_RATES = (3e-3, 1e-1)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trimtune.tune.loss import IGNORED, chunked, plain
+from trimtune.tasks._chunked_loss import IGNORED, chunked, plain
 
 
 def tensors(frozen_weight):

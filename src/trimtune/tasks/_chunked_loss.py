@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 IGNORED = -100
+"""the label of a token that isn't learned"""
 
 
 def plain(hidden_ND: torch.Tensor, weight_VD: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:

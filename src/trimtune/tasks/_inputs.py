@@ -1,0 +1,23 @@
+"""Rows as a model takes them, whatever the task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Row i is `ids[i]`; `targets[i]` is what its task compares the answer with.
+
+    Args:
+        counts: how much of each row the loss counts: 1, or its learned tokens.
+        pad_id: the token that shorter rows of a batch are filled with; its places are masked.
+        notes: what the user should know, such as rows that were cut.
+    """
+
+    ids: list[list[int]]
+    targets: list[Any]
+    counts: list[int]
+    pad_id: int
+    notes: list[str] = field(default_factory=list)

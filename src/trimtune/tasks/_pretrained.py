@@ -1,0 +1,48 @@
+"""Models as transformers and PEFT read them from a model folder, in float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtune.errors import TrimtuneError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+ADAPTER = "adapter"
+"""the folder of what a PEFT method learned, in a model folder"""
+
+
+def load_base(auto: Any, folder: Path, attention: str, task: str, allowed: str, do: str) -> PreTrainedModel:
+    """The model of a folder without its adapter; what the checkpoint lacks is drawn from torch's RNG.
+
+    Args:
+        auto: a class of transformers such as AutoModelForCausalLM.
+        task, allowed, do: in words, for the message where the architecture has no such model.
+    """
+    try:
+        model: PreTrainedModel = auto.from_pretrained(folder, attn_implementation=attention, dtype="float32",
+                                                      use_safetensors=True, trust_remote_code=False)
+    except ValueError as error:
+        if attention != "eager" and "attn_implementation" in str(error):  # this architecture has the plain one only
+            return load_base(auto, folder, "eager", task, allowed, do)
+        raise TrimtuneError(f"model: {folder} can't be used for {task} ({str(error).splitlines()[0]}).", allowed, do) from None
+    return model
+
+
+def with_adapter(model: Any, folder: Path, merge: bool) -> torch.nn.Module:
+    """The model with the folder's adapter if it has one, in eval mode, frozen.
+
+    `merge` folds an adapter into the weights where it can be folded (LoRA, IA3); prefixes and prompts stay beside them.
+    """
+    if (folder / ADAPTER).is_dir():
+        from peft import PeftModel
+        from peft.tuners.tuners_utils import BaseTuner
+
+        model = PeftModel.from_pretrained(model, str(folder / ADAPTER))
+        if merge and isinstance(model.base_model, BaseTuner):
+            model = model.merge_and_unload()
+    module: torch.nn.Module = model.eval()
+    return module.requires_grad_(False)
