@@ -47,7 +47,7 @@ def run(study: Study | str | Path | dict[str, Any], *, runs: str | Path = "runs"
 def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: str = "lora", config: dict[str, Any] | None = None,
          learning_rate: float | None = None, epochs: int = 4, batch_size: int = 32, max_length: int = 128,
          precision: str = "auto", patience: int = 3, class_weights: str = "none", seed: int = 0,
-         validation: str | Path | None = None, test: str | Path | None = None, text: str | None = None, label: str | None = None,
+         validation: str | Path | None = None, test: str | Path | None = None, data: dict[str, Any] | None = None,
          task: str = "text-classification", watch: Watch | None = None) -> dict[str, Any]:
     """Fit one method once and save the model: no search, no trims.
 
@@ -57,10 +57,12 @@ def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: s
         config: the method's own options, such as {"r": 16}; `trimtune explain lora` lists them.
         learning_rate: None takes the middle of the method's range.
         class_weights: `balanced` lets a rare class weigh more in the loss.
+        data: other keys of a study's `data`: columns, such as {"text": "body"}, or a chat `template`.
         patience: epochs without a better validation score after which it ends; 0: it runs them all.
 
     Returns:
-        method, accuracy, validation_accuracy, rows_per_s, tokens_per_s, seconds, peak_memory_mb, learning_rate, epochs, out.
+        method, the test rows' accuracy (of a language model: perplexity), the same of the validation rows, rows_per_s,
+        tokens_per_s, seconds, peak_memory_mb, learning_rate, epochs, out.
     """
     from trimtune import single
     from trimtune.study.document import Place
@@ -77,7 +79,7 @@ def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: s
     return single.tune(str(train), model=model, method=use.name, config=use.config, learning_rate=learning_rate, epochs=epochs,
                        batch_size=batch_size, max_length=max_length, precision=precision, patience=patience,
                        class_weights=class_weights, seed=seed, validation=str(validation) if validation else None,
-                       test=str(test) if test else None, text=text, label=label, out=folder, task=task.replace("-", "_"),
+                       test=str(test) if test else None, data=data, out=folder, task=task.replace("-", "_"),
                        watch=watch)
 
 

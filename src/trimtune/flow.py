@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from trimtune import parts
 from trimtune.choose.choose import choose
 from trimtune.engines._export import exported
 from trimtune.errors import StepFailed, Unavailable
@@ -62,9 +63,9 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
 
         store.stage("choose and report")
         lines = [_row(candidate, built[candidate.name], readings, failures, store) for candidate in candidates]
-        truth = tuple(rows.facts["test_labels"])
+        metric, truth = parts.load("task", study.task).METRIC, tuple(rows.facts["test_labels"])
         result = Result(study=study, data=facts, machine=machine.describe(), rows=tuple(lines), searches=searches,
-                        choice=choose(lines, predictions, truth, study.require, study.prefer, baselines),
+                        choice=choose(lines, predictions, truth, study.require, study.prefer, baselines, metric),
                         baselines=baselines, steps=tuple(store.steps),
                         predictions={name: tuple(found) for name, found in predictions.items()}, truth=truth,
                         version=version("trimtune"), created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -91,7 +92,8 @@ def rechoose(result: Result, require: Sequence[Limit] | None = None, prefer: Pre
     """The same measurements under other limits: nothing is run."""
     study = result.study.model_copy(update={"require": result.study.require if require is None else tuple(require),
                                             "prefer": prefer or result.study.prefer})
-    choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer, result.baselines)
+    choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer, result.baselines,
+                    parts.load("task", study.task).METRIC)
     return result.model_copy(update={"study": study, "choice": choice})
 
 

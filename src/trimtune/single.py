@@ -16,6 +16,8 @@ from trimtune.process import Watch
 from trimtune.records import Artifact, Budget, DataSpec, Fit, Study, Use
 from trimtune.results import DataFacts, Search
 from trimtune.store import Store, link_tree
+from trimtune.study.check import check
+from trimtune.study.document import Place
 from trimtune.study.stored import prepared
 from trimtune.tasks._base import base_of
 from trimtune.tune import search
@@ -29,7 +31,7 @@ _FACTS = ("rows_per_s", "tokens_per_s", "epochs_run", "curve", "losses", "device
 _CARD = """\
 # {name}: {model_name} tuned by {method}
 
-{accuracy:.1%} of {test_rows:,} test rows right. Learning rate {learning_rate:g}, {epochs_run} of {epochs} epochs, the best one
+Test {metric} {score:.4g} ({test_rows:,} rows). Learning rate {learning_rate:g}, {epochs_run} of {epochs} epochs, the best one
 kept, seed {seed}, in {precision}; {metrics} has all figures.
 
 ```python
@@ -38,8 +40,7 @@ from transformers import AutoTokenizer, {auto}
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 model = {auto}.from_pretrained("{name}")
 {adapter}
-inputs = tokenizer(["a text", "another"], padding=True, truncation=True, max_length={max_length}, return_tensors="pt")
-answers = [model.config.id2label[index] for index in model.eval()(**inputs).logits.argmax(-1).tolist()]
+{example}
 ```
 """
 
@@ -47,7 +48,7 @@ answers = [model.config.id2label[index] for index in model.eval()(**inputs).logi
 def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", config: dict[str, Any] | None = None,
          learning_rate: float | None = None, epochs: int = 4, batch_size: int = 32, max_length: int = 128,
          precision: str = "auto", patience: int = 3, class_weights: str = "none", seed: int = 0,
-         validation: str | None = None, test: str | None = None, text: str | None = None, label: str | None = None,
+         validation: str | None = None, test: str | None = None, data: dict[str, Any] | None = None,
          task: str = "text_classification", watch: Watch | None = None) -> dict[str, Any]:
     """Fit `method` once; `out` becomes the tuned model folder with `metrics.json` in it.
 
@@ -67,8 +68,8 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
     rate = learning_rate if learning_rate is not None else float(f"{math.sqrt(low * high):.2g}")
     fit: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision,
                                patience=patience, class_weights=class_weights)
-    data = DataSpec(train=train, validation=validation, test=test, text=text, label=label)
-    study = Study(name="tune", model=model, task=task, data=data, tune=(use,), trim=((),), engine=(), fit=Fit(**fit),
+    spec = check(DataSpec, {"train": train, "validation": validation, "test": test, **(data or {})}, Place("data"))
+    study = Study(name="tune", model=model, task=task, data=spec, tune=(use,), trim=((),), engine=(), fit=Fit(**fit),
                   budget=Budget(trials=1, seeds=1), seed=seed)
     rank, processes = launched()
     if rank:  # torchrun's other processes only fit
@@ -83,8 +84,10 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
     with store.locked(out.name):
         try:
             made, rows, facts = _fit(use, study, rate, processes, store)
-            found = {"method": use.name, "accuracy": _accuracy(made, use, study, rate, rows, store),
-                     "validation_accuracy": made.facts["validation_accuracy"], **{name: made.facts[name] for name in _FACTS},
+            part = parts.load("task", task)
+            found = {"method": use.name, part.METRIC: part.metric(_test_score(made, use, study, rate, rows, store)),
+                     f"validation_{part.METRIC}": part.metric(made.facts["validation_score"]),
+                     **{name: made.facts[name] for name in _FACTS},
                      "seconds": made.seconds, "peak_memory_mb": made.peak_memory_mb, "learning_rate": rate, "epochs": epochs,
                      "seed": seed, "rows": facts.rows, "notes": list(facts.notes), "out": str(out)}
             _hand_over(made, found, scratch, out)
@@ -100,14 +103,14 @@ def _fit(use: Use, study: Study, rate: float, processes: int, store: Store) -> t
     return Fits(use, study, base, rows, store, processes)(rate, study.seed), rows, facts
 
 
-def _accuracy(made: Artifact, use: Use, study: Study, rate: float, rows: Artifact, store: Store) -> float:
+def _test_score(made: Artifact, use: Use, study: Study, rate: float, rows: Artifact, store: Store) -> float:
     """On the test rows."""
     ledger = Search(method=use, trials_asked=1, trials=(), seeds_asked=1, learning_rate=rate, seconds=made.seconds,
                     seeds=(search.seed_fit(made),))
-    accuracy = score_seeds(ledger, rows, study.fit.max_length, study.task, store).seeds[0].test_score
-    if accuracy is None:
+    score = score_seeds(ledger, rows, study.fit.max_length, study.task, store).seeds[0].test_score
+    if score is None:
         raise StepFailed(next(step.cause for step in store.steps if step.step == "score"))
-    return accuracy
+    return score
 
 
 def _card(made: Artifact, found: dict[str, Any], name: str) -> str:
@@ -117,9 +120,9 @@ def _card(made: Artifact, found: dict[str, Any], name: str) -> str:
     return _CARD.format(
         name=name, auto=task.AUTO_CLASS, peft="from peft import PeftModel\n" if adapter else "",
         adapter=f'model = PeftModel.from_pretrained(model, "{name}/{task.ADAPTER}")\n' if adapter else "",
-        test_rows=found["rows"]["test"], metrics=METRICS,
-        **{key: made.config[key] for key in ("model_name", "max_length")},
-        **{key: found[key] for key in ("method", "accuracy", "learning_rate", "epochs_run", "epochs", "seed", "precision")})
+        test_rows=found["rows"]["test"], metrics=METRICS, metric=task.METRIC, score=found[task.METRIC],
+        example=task.EXAMPLE.format(max_length=made.config["max_length"]), model_name=made.config["model_name"],
+        **{key: found[key] for key in ("method", "learning_rate", "epochs_run", "epochs", "seed", "precision")})
 
 
 def _hand_over(made: Artifact, found: dict[str, Any], scratch: Path, out: Path) -> None:

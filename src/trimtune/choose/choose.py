@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from trimtune.choose import baselines as trivial
 from trimtune.choose import explain, reasons
-from trimtune.choose.compare import Answers, answers
+from trimtune.choose.compare import Compared, answers
+from trimtune.choose.likelihood import likelihoods
 from trimtune.choose.limits import check, nearest, violated
-from trimtune.choose.rank import READING, least, most_accurate, pick
+from trimtune.choose.rank import READING, best_scored, least, pick
 from trimtune.records import Limit, Prefer
 from trimtune.results import Baseline, Choice, Rejection, Row
 
 
-def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[int]], truth: Sequence[int], require: Sequence[Limit],
-           prefer: Prefer, baselines: Sequence[Baseline] = ()) -> Choice:
+def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth: Sequence[int], require: Sequence[Limit],
+           prefer: Prefer, baselines: Sequence[Baseline] = (), metric: str = "accuracy") -> Choice:
     """The candidate to ship, the next one, the limit that decides, and why each of the others fell.
 
     Never outside the limits; with `prefer="quality"` never one that another candidate inside the limits beats significantly
@@ -24,6 +26,7 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[int]], truth:
         rows: every candidate of the study, failed ones too.
         predictions: candidate → predicted label index of each test row, for every measured candidate.
         truth: label index of each test row.
+        metric: `perplexity` for language models: predictions are each row's log-likelihood, truth its learned tokens.
         baselines: what needs no tuning. If the picked candidate does not beat one of them, the first sentence says so.
 
     Raises:
@@ -35,8 +38,9 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[int]], truth:
         return Choice(picked=None, runner_up=None, binding_limit=None, sentence=explain.nothing_measured(rows),
                       rejected=tuple(Rejection(candidate=row.name, reason=reasons.failure(row)) for row in rows))
     scored = {baseline.name: baseline.predictions for baseline in baselines if not baseline.cause}
-    compared = answers({**predictions, **scored}, truth, [*(row.name for row in measured), *scored])
-    best = most_accurate(measured, compared)
+    compare: Any = likelihoods if metric == "perplexity" else answers
+    compared: Compared = compare({**predictions, **scored}, truth, [*(row.name for row in measured), *scored])
+    best = best_scored(measured, compared)
     tied = tuple(row.name for row in measured if not compared.better(best.name, row.name))
     inside = [row for row in measured if not violated(row, require)]
     picked = pick(inside, compared, prefer)
@@ -56,7 +60,7 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[int]], truth:
                   rejected=_rejected(rows, picked, inside, compared, require, prefer))
 
 
-def _binding(measured: Sequence[Row], picked: Row, compared: Answers, require: Sequence[Limit],
+def _binding(measured: Sequence[Row], picked: Row, compared: Compared, require: Sequence[Limit],
              prefer: Prefer) -> tuple[str | None, Row | None]:
     """The limit without which another candidate would be taken, and that candidate; of several the one that gains most.
 
@@ -70,11 +74,11 @@ def _binding(measured: Sequence[Row], picked: Row, compared: Answers, require: S
             freed.append((" and ".join(str(limit) for limit in left), other))
     if not freed:
         return None, None
-    return min(freed, key=lambda pair: (-compared.accuracy(pair[1].name) if prefer == "quality" else 0.0,
+    return min(freed, key=lambda pair: (-compared.score(pair[1].name) if prefer == "quality" else 0.0,
                                         least(pair[1], READING[prefer])))
 
 
-def _rejected(rows: Sequence[Row], picked: Row | None, inside: Sequence[Row], compared: Answers, require: Sequence[Limit],
+def _rejected(rows: Sequence[Row], picked: Row | None, inside: Sequence[Row], compared: Compared, require: Sequence[Limit],
               prefer: Prefer) -> tuple[Rejection, ...]:
     return tuple(Rejection(candidate=row.name, reason=reasons.rejection(row, picked, inside, compared, require, prefer))
                  for row in rows if row is not picked)

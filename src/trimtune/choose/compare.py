@@ -10,6 +10,7 @@ better, so that pairs are told apart with far fewer rows than two separate inter
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,8 @@ ALPHA, _Z = 0.05, 1.959963984540054
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of one candidate minus that of another, as fractions of 1, with its 95% interval."""
+    """Score of one candidate minus that of another, with its 95% interval: accuracy as a fraction of 1, or log-likelihood in
+    nats per token."""
 
     value: float
     low: float
@@ -36,21 +38,32 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Which candidate is right on which rows. `only_KK[i, j]` counts rows where i is right and j is not."""
+class Compared:
+    """Candidates on the same `n` test rows."""
 
     names: tuple[str, ...]
-    accuracy_K: np.ndarray
-    only_KK: np.ndarray
+    score_K: np.ndarray
+    """higher is better"""
     better_KK: np.ndarray
-    """[i, j]: i is significantly more accurate than j"""
+    """[i, j]: i is significantly better than j"""
     n: int
 
     def better(self, first: str, second: str) -> bool:
         return bool(self.better_KK[self.names.index(first), self.names.index(second)])
 
-    def accuracy(self, name: str) -> float:
-        return float(self.accuracy_K[self.names.index(name)])
+    def score(self, name: str) -> float:
+        return float(self.score_K[self.names.index(name)])
+
+    @abstractmethod
+    def difference(self, first: str, second: str) -> Difference:
+        """The first one's score minus the second one's."""
+
+
+@dataclass(frozen=True)
+class Answers(Compared):
+    """Which candidate is right on which rows; the score is the accuracy. `only_KK[i, j]` counts rows where i is right, j not."""
+
+    only_KK: np.ndarray
 
     def difference(self, first: str, second: str) -> Difference:
         i, j = self.names.index(first), self.names.index(second)
@@ -75,7 +88,7 @@ def answers(predictions: Mapping[str, Sequence[int]], truth: Sequence[int], name
     discordant_KK = only_KK + only_KK.T
     p_KK = np.minimum(1.0, 2 * bdtr(np.minimum(only_KK, only_KK.T).astype(float), np.maximum(discordant_KK, 1), 0.5))
     better_KK = (only_KK > only_KK.T) & (p_KK < ALPHA)
-    return Answers(tuple(names), right_KN.mean(axis=1), only_KK, better_KK, len(truth))
+    return Answers(tuple(names), right_KN.mean(axis=1), better_KK, len(truth), only_KK)
 
 
 def paired_difference(only_first: int, only_second: int, n: int) -> Difference:

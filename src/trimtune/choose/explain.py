@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trimtune.choose.compare import Answers
+from trimtune.choose.compare import Compared
 from trimtune.choose.limits import excess, figure, reason, relaxed, violated
 from trimtune.choose.rank import READING, least
-from trimtune.choose.wording import LESS, MOST, by, count, overlap, percent, points, ratio, seconds
+from trimtune.choose.wording import LESS, MOST, ahead, best_of, by, count, overlap, percent, quality, ratio, said, seconds
 from trimtune.records import Limit, Prefer
 from trimtune.results import Row
 
 
-def taken(picked: Row, second: Row | None, best: Row, inside: Sequence[Row], measured: Sequence[Row], compared: Answers,
+def taken(picked: Row, second: Row | None, best: Row, inside: Sequence[Row], measured: Sequence[Row], compared: Compared,
           prefer: Prefer, binding: str | None, instead: Row | None) -> str:
     """Two sentences: what is taken and how good it is; what limits it or what it gains."""
     clauses = []
@@ -28,38 +28,39 @@ def taken(picked: Row, second: Row | None, best: Row, inside: Sequence[Row], mea
     return f"{first} {after[0].upper()}{after[1:]}."
 
 
-def _facts(row: Row, compared: Answers) -> str:
-    found = row.readings.get("accuracy")
-    bounded = found is not None and found.low is not None and found.high is not None
-    interval = f" (95% interval {percent(found.low)} to {percent(found.high)})" if found and bounded else ""
+def _facts(row: Row, compared: Compared) -> str:
+    found = row.readings.get(quality(compared))
+    ends = [end for end in (found.low, found.high) if end is not None] if found else []
+    low, high = (percent(end) if quality(compared) == "accuracy" else figure(end) for end in ends) if len(ends) == 2 else ("", "")
+    interval = f" (95% interval {low} to {high})" if low else ""
     rest = [f"{figure(value)} {unit}" for reading, unit in (("latency_p50_ms", "ms per row"), ("size_mb", "MB"))
             if (value := row.value(reading)) is not None]
-    return ", ".join([f"{percent(compared.accuracy(row.name))}% of {compared.n} test rows right{interval}", *rest])
+    return ", ".join([f"{said(compared, row.name)}{interval}", *rest])
 
 
-def _standing(picked: Row, best: Row, inside: Sequence[Row], measured: Sequence[Row], compared: Answers, prefer: Prefer) -> str:
+def _standing(picked: Row, best: Row, inside: Sequence[Row], measured: Sequence[Row], compared: Compared, prefer: Prefer) -> str:
     if len(inside) == 1 and len(measured) > 1:
         return "the only one inside the limits"
     if prefer != "quality":
         beaten = compared.better(best.name, picked.name)
-        behind = (f"; {best.name} is {points(compared, best, picked)} more accurate" if beaten else "")
+        behind = f"; {best.name} is {ahead(compared, best.name, picked.name)}" if beaten else ""
         level = "" if least(picked, READING[prefer]) <= min(least(row, READING[prefer]) for row in inside) else ", within noise"
         return f"the {MOST[READING[prefer]]} of the {count(inside)} inside the limits{level}{behind}"
     if picked is best:
-        return f"the most accurate of the {count(measured)} measured"
+        return f"{best_of(compared)} of the {count(measured)} measured"
     if not compared.better(best.name, picked.name):
-        return f"which {compared.n} rows can't tell from the most accurate of the {count(measured)} measured, {best.name}"
+        return f"which {compared.n} rows can't tell from {best_of(compared)} of the {count(measured)} measured, {best.name}"
     return f"the best of the {count(inside)} inside the limits"
 
 
-def _trimming(picked: Row, inside: Sequence[Row], compared: Answers, prefer: Prefer) -> str:
+def _trimming(picked: Row, inside: Sequence[Row], compared: Compared, prefer: Prefer) -> str:
     """What trimming gained, or that it gained nothing."""
     trimmed = [row for row in inside if not plain(row)]
     if plain(picked):
-        said = {"quality": "as accurate and faster", "latency": "faster", "size": "smaller"}.get(prefer)
+        said_ = {"quality": "as good and faster", "latency": "faster", "size": "smaller"}.get(prefer)
         many = f"none of the {len(trimmed)} trimmed candidates" if len(trimmed) > 1 else "the one trimmed candidate isn't"
         verb = " is " if len(trimmed) > 1 else " "
-        return f"no gain here from trimming: {many}{verb}{said}" if trimmed and said else ""
+        return f"no gain here from trimming: {many}{verb}{said_}" if trimmed and said_ else ""
     sibling = next((row for row in inside if plain(row) and row.candidate.method == picked.candidate.method
                     and row.candidate.engine == picked.candidate.engine), None)
     if sibling is None or not compared.difference(sibling.name, picked.name).tied:
@@ -68,12 +69,12 @@ def _trimming(picked: Row, inside: Sequence[Row], compared: Answers, prefer: Pre
     speed = "" if same_speed else ratio(sibling, picked, "latency_p50_ms", LESS)
     size = ratio(sibling, picked, "size_mb", LESS)
     if speed:
-        return f"it ties in accuracy with the plain {sibling.name} and is {' and '.join(filter(None, (speed, size)))}"
-    return (f"no gain here in speed from trimming: the plain {sibling.name} is as accurate and, as far as can be told, as fast"
+        return f"it ties in {quality(compared)} with the plain {sibling.name} and is {' and '.join(filter(None, (speed, size)))}"
+    return (f"no gain here in speed from trimming: the plain {sibling.name} is as good and, as far as can be told, as fast"
             + (f", though {picked.name} is {size}" if size else ""))
 
 
-def _cheapest(picked: Row, inside: Sequence[Row], compared: Answers, prefer: Prefer) -> str:
+def _cheapest(picked: Row, inside: Sequence[Row], compared: Compared, prefer: Prefer) -> str:
     """A method that ties and costs less than half to tune is worth a word."""
     equals = [row for row in inside if compared.difference(row.name, picked.name).tied]
     cheap = min(equals, key=lambda row: (least(row, "fit_seconds"), row.name), default=picked)
@@ -81,15 +82,15 @@ def _cheapest(picked: Row, inside: Sequence[Row], compared: Answers, prefer: Pre
         return ""
     if 2 * least(cheap, "fit_seconds") > (picked.value("fit_seconds") or 0.0):
         return ""
-    return (f"no gain here from dearer tuning: {cheap.name} ties in accuracy and took {seconds(cheap)} to tune "
+    return (f"no gain here from dearer tuning: {cheap.name} ties in {quality(compared)} and took {seconds(cheap)} to tune "
             f"instead of {seconds(picked)}")
 
 
-def _gain(instead: Row, picked: Row, compared: Answers, prefer: Prefer) -> str:
+def _gain(instead: Row, picked: Row, compared: Compared, prefer: Prefer) -> str:
     if prefer == "quality" and compared.better(instead.name, picked.name):
-        return f"{points(compared, instead, picked)} more accurate"
+        return ahead(compared, instead.name, picked.name)
     gain = ratio(picked, instead, READING[prefer], LESS)
-    return (gain or "no better in any way that can be told") + (", tied in accuracy" if prefer == "quality" else "")
+    return (gain or "no better in any way that can be told") + (f", tied in {quality(compared)}" if prefer == "quality" else "")
 
 
 def nothing_measured(rows: Sequence[Row]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from trimtune.choose.compare import Answers
+from trimtune.choose.compare import Compared
 from trimtune.choose.wording import overlap
 from trimtune.records import Prefer
 from trimtune.results import Row
@@ -18,19 +18,19 @@ NOISE = {"latency_p50_ms": 0.0, "size_mb": 0.01, "fit_seconds": 0.1}
 config file are no reason, nor is a tenth of a fit that was timed once"""
 
 
-def pick(inside: Sequence[Row], compared: Answers, prefer: Prefer) -> Row | None:
+def pick(inside: Sequence[Row], compared: Compared, prefer: Prefer) -> Row | None:
     """The row that is taken, None if there is none.
 
     quality: of those to whom no other inside is significantly better, the fastest (then the smallest, then by name).
     Widening the limits only adds candidates, so the new pick is never significantly worse than the old one, which is
-    still among them. latency, size, cost: of those that equal the least within noise, the most accurate, then the faster.
+    still among them. latency, size, cost: of those that equal the least within noise, the best, then the faster.
     """
     if prefer == "quality":
         return min(unbeaten(inside, compared), default=None,
                    key=lambda row: (least(row, READING[prefer]), least(row, "size_mb"), row.name))
     lowest = min(inside, default=None, key=lambda row: least(row, READING[prefer]))
     level = [row for row in inside if lowest is not None and equal(row, lowest, READING[prefer])]
-    return min(level, default=None, key=lambda row: (-compared.accuracy(row.name), least(row, READING[prefer]),
+    return min(level, default=None, key=lambda row: (-compared.score(row.name), least(row, READING[prefer]),
                                                      least(row, "latency_p50_ms"), row.name))
 
 
@@ -40,15 +40,15 @@ def equal(row: Row, lowest: Row, reading: str) -> bool:
     return one <= other * (1 + NOISE[reading]) or overlap(row.readings.get(reading), lowest.readings.get(reading))
 
 
-def unbeaten(inside: Sequence[Row], compared: Answers) -> list[Row]:
-    """Those to whom no other one is significantly better. Never empty: nobody beats the most accurate one."""
+def unbeaten(inside: Sequence[Row], compared: Compared) -> list[Row]:
+    """Those to whom no other one is significantly better. Never empty: nobody beats the best one."""
     places = [compared.names.index(row.name) for row in inside]
     beating_KK = compared.better_KK[places][:, places]
     return [row for place, row in enumerate(inside) if not beating_KK[:, place].any()]
 
 
-def most_accurate(rows: Sequence[Row], compared: Answers) -> Row:
-    return min(rows, key=lambda row: (-compared.accuracy(row.name), least(row, "latency_p50_ms"), row.name))
+def best_scored(rows: Sequence[Row], compared: Compared) -> Row:
+    return min(rows, key=lambda row: (-compared.score(row.name), least(row, "latency_p50_ms"), row.name))
 
 
 def least(row: Row, reading: str) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from trimtune.choose.compare import Answers
+from trimtune.choose.compare import Compared
+from trimtune.choose.likelihood import Likelihoods
 from trimtune.choose.limits import figure
 from trimtune.records import Reading
 from trimtune.results import Row
@@ -27,8 +29,43 @@ def ratio(row: Row, other: Row, reading: str, words: dict[str, str]) -> str:
     return f"{much} {words[reading]}{unsure}"
 
 
-def points(compared: Answers, first: Row, second: Row) -> str:
-    return f"{100 * compared.difference(first.name, second.name).value:.1f} points"
+def quality(compared: Compared) -> str:
+    return "perplexity" if isinstance(compared, Likelihoods) else "accuracy"
+
+
+def best_of(compared: Compared) -> str:
+    return "the best" if isinstance(compared, Likelihoods) else "the most accurate"
+
+
+def said(compared: Compared, name: str) -> str:
+    """`87.1% of 480 test rows right`, `perplexity 3.21 on 480 test rows`."""
+    if isinstance(compared, Likelihoods):
+        return f"perplexity {math.exp(-compared.score(name)):.3g} on {compared.n} test rows"
+    return f"{percent(compared.score(name))}% of {compared.n} test rows right"
+
+
+def ahead(compared: Compared, first: str, second: str) -> str:
+    """How much better the first one is: `2.0 points more accurate`, `4.2% lower in perplexity`."""
+    value = compared.difference(first, second).value
+    if isinstance(compared, Likelihoods):
+        return f"{100 * (1 - math.exp(-value)):.2g}% lower in perplexity"
+    return f"{100 * value:.1f} points more accurate"
+
+
+def behind(compared: Compared, first: str, second: str) -> str:
+    """How much worse the first one is: `2.0 points less accurate`, `4.4% higher in perplexity`."""
+    value = compared.difference(second, first).value
+    if isinstance(compared, Likelihoods):
+        return f"{100 * math.expm1(value):.2g}% higher in perplexity"
+    return f"{100 * value:.1f} points less accurate"
+
+
+def spanned(compared: Compared, first: str, second: str) -> str:
+    """The 95% interval of how much worse the first one is."""
+    found = compared.difference(second, first)
+    low, high = ((math.expm1(end) for end in (found.low, found.high)) if isinstance(compared, Likelihoods)
+                 else (found.low, found.high))
+    return f"95% interval {100 * low:.1f} to {100 * high:.1f}{'%' if isinstance(compared, Likelihoods) else ''}"
 
 
 def percent(share: float | None) -> str:

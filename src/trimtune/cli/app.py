@@ -202,13 +202,15 @@ def tune(train: o.Data, out: o.FitOut, method: o.Method = "lora", set_: o.Settin
          lr: o.LearningRate = None, epochs: o.Epochs = 4, batch_size: o.BatchSize = 32, max_length: o.MaxLength = 128,
          precision: o.Precision = "auto", patience: o.Patience = 3, class_weights: o.ClassWeights = "none", seed: o.Seed = 0,
          validation: o.Validation = None, test: o.Test = None, text: o.TextColumn = None, label: o.LabelColumn = None,
-         task: o.Task = "text-classification", quiet: o.Quiet = False, json: o.Json = False) -> None:
+         data: o.DataKeys = None, task: o.Task = "text-classification", quiet: o.Quiet = False, json: o.Json = False) -> None:
     """Fit one method once, without search or trims, and save the model at its best epoch by validation.
 
     A stopped or killed fit goes on from its last checkpoint with the same command. Under torchrun all processes make one fit
     together (adapters average gradients, full fits are sharded); the batch size counts the rows of all.
 
     Example: trimtune tune train.csv --method lora --set r=16 --lr 1e-3 --out fitted/
+
+    Example: trimtune tune pairs.csv --task causal-lm --model openai-community/gpt2 --data prompt=question --out fitted/
 
     Example: torchrun --nproc-per-node 2 -m trimtune tune train.csv --out fitted/
     """
@@ -217,10 +219,11 @@ def tune(train: o.Data, out: o.FitOut, method: o.Method = "lora", set_: o.Settin
 
     first = launched()[0] == 0
     with screen.watching(quiet or json or not first) as watch:
+        columns = {name: column for name, column in (("text", text), ("label", label)) if column}
         found = api.tune(train, out=out, model=model, method=method, config=_settings(set_ or []), learning_rate=lr,
                          epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision, patience=patience,
-                         class_weights=class_weights, seed=seed, validation=validation, test=test, text=text, label=label,
-                         task=task, watch=watch)
+                         class_weights=class_weights, seed=seed, validation=validation, test=test,
+                         data={**columns, **_settings(data or [], "--data", "prompt=question")}, task=task, watch=watch)
     if json and first:
         return screen.print_json(found)
     for key, value in found.items():
@@ -228,7 +231,7 @@ def tune(train: o.Data, out: o.FitOut, method: o.Method = "lora", set_: o.Settin
     return None
 
 
-def _settings(given: list[str]) -> dict[str, Any]:
+def _settings(given: list[str], option: str = "--set", example: str = "r=16") -> dict[str, Any]:
     """`["r=16", "targets=[query, value]"]` as a mapping; values are read as YAML."""
     import yaml
 
@@ -236,12 +239,12 @@ def _settings(given: list[str]) -> dict[str, Any]:
     for text in given:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise TrimtuneError(f"--set {text}: this is no setting.", "Allowed: --set KEY=VALUE.",
-                                "Write for instance --set r=16.")
+            raise TrimtuneError(f"{option} {text}: this is no setting.", f"Allowed: {option} KEY=VALUE.",
+                                f"Write for instance {option} {example}.")
         try:
             found[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise TrimtuneError(f"--set {text}: the value can't be read.",
+            raise TrimtuneError(f"{option} {text}: the value can't be read.",
                                 "Allowed: a number, a word, or a list: [query, value].",
                                 "Put the whole setting into quotes.") from None
     return found

@@ -64,6 +64,9 @@ LabelColumn = Annotated[str | None, Option("--label", metavar="COLUMN", help="Th
 Method = Annotated[str, Option("--method", help=f"One of {', '.join(parts.names('method'))}.")]
 Settings = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE",
                                               help="An option of the method, such as r=16; may be repeated.")]
+DataKeys = Annotated[list[str] | None, Option("--data", metavar="KEY=VALUE",
+                                              help="Another key of a study's `data`, such as prompt=question or loss=all; may be "
+                                                   "repeated.")]
 LearningRate = Annotated[float | None, Option("--lr", help="Learning rate. [default: the middle of the method's range; "
                                                    "`trimtune explain` tells it]")]
 Epochs = Annotated[int, Option("--epochs", min=1, max=1000, help="Passes over the rows.")]

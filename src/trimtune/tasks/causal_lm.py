@@ -11,6 +11,7 @@ the method left something beside the weights, `adapter/` in PEFT's own format.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +34,12 @@ rows = language
 ADAPTER = _pretrained.ADAPTER
 PEFT_TASK = "CAUSAL_LM"
 AUTO_CLASS = "AutoModelForCausalLM"
-SCORE = "log_likelihood"
-"""what fits are chosen by, on validation rows: nats per learned token"""
+METRIC = "perplexity"
+"""what fits are chosen by, on validation rows: of the learned tokens"""
+EXAMPLE = """\
+inputs = tokenizer("a prompt\\n", return_tensors="pt")
+answer = tokenizer.decode(model.eval().generate(**inputs, max_new_tokens=100)[0], skip_special_tokens=True)"""
+"""how someone with transformers alone asks the loaded model"""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
@@ -48,16 +53,25 @@ def complete(folder: Path) -> list[str]:
     """The names of weights that the checkpoint lacks and that were drawn for it: none, such a checkpoint is refused.
 
     Raises:
-        TrimtuneError: weights are missing.
+        TrimtuneError: weights are missing, or a token sees those after it (an encoder such as BERT).
     """
+    import torch
     from transformers import AutoModelForCausalLM
 
-    _, found = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", use_safetensors=True, trust_remote_code=False,
+    model, found = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", use_safetensors=True, trust_remote_code=False,
                                                     output_loading_info=True)
     lacking = sorted(found["missing_keys"])
     if lacking:
         raise TrimtuneError(f"model: {folder.name} lacks {len(lacking)} weights of a language model, first {lacking[0]}.",
                             "Allowed: a checkpoint of a causal language model, whole.", "Choose another model.")
+    tokens = torch.arange(1, 9).repeat(2, 1) % model.config.vocab_size
+    tokens[1, -1] += 1
+    with torch.no_grad():
+        one, other = model.eval()(tokens).logits[:, :-1]
+    if not torch.allclose(one, other, atol=1e-4):
+        raise TrimtuneError(f"model: in {type(model).__name__} a token sees those that come after it.",
+                            "Allowed: a causal language model (GPT-like, Llama-like).",
+                            "Choose a decoder such as `openai-community/gpt2`.")
     return []
 
 
@@ -169,6 +183,11 @@ def loss(states_ND: torch.Tensor, weight_VD: torch.Tensor | None, labels_N: torc
 def score(states_ND: torch.Tensor, weight_VD: torch.Tensor | None, labels_N: torch.Tensor) -> torch.Tensor:
     """The sum over the learned tokens of log p(token)."""
     return -loss(states_ND, weight_VD, labels_N) * len(labels_N)
+
+
+def metric(score_: float) -> float:
+    """A mean log-likelihood as the metric that users know: the perplexity."""
+    return math.exp(-score_)
 
 
 def loss_of(class_weights_: str, splits: language.Rows) -> Callable[..., torch.Tensor]:

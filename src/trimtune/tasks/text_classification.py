@@ -30,11 +30,15 @@ rows = data
 """the module that reads the rows of this task"""
 ADAPTER = _pretrained.ADAPTER
 PEFT_TASK = "SEQ_CLS"
-SCORE = "accuracy"
+METRIC = "accuracy"
 """what fits are chosen by, on validation rows: the share of rows answered right"""
 AUTO_CLASS = "AutoModelForSequenceClassification"
 HEADS = ("classifier", "score", "classification_head")
 """what transformers calls the head, by architecture"""
+EXAMPLE = """\
+inputs = tokenizer(["a text", "another"], padding=True, truncation=True, max_length={max_length}, return_tensors="pt")
+answers = [model.config.id2label[index] for index in model.eval()(**inputs).logits.argmax(-1).tolist()]"""
+"""how someone with transformers alone asks the loaded model"""
 
 
 def describe_base(folder: Path, labels: Sequence[str]) -> None:
@@ -123,6 +127,11 @@ def score(logits_BC: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
     """How many rows are answered right; NaN if a logit is no number."""
     right = (logits_BC.argmax(-1) == labels_B).sum().float()
     return right.where(logits_BC.isfinite().all(), right.new_tensor(float("nan")))
+
+
+def metric(score_: float) -> float:
+    """A mean score as the metric that users know: the accuracy itself."""
+    return score_
 
 
 def loss_of(class_weights_: str, splits: data.Rows) -> Callable[..., torch.Tensor]:

@@ -37,7 +37,7 @@ def linear_names(model: torch.nn.Module) -> list[str]:
 
 def top(model: Any, count: int) -> list[torch.nn.Module]:
     """The modules from the top `count` layers on: these, then what follows them in the backbone (a final norm, the pooler)
-    and the head.
+    and the head; not a language model's output layer, which may be its embedding.
 
     Raises:
         TrimtuneError: the model has fewer layers, or none that are known.
@@ -48,7 +48,13 @@ def top(model: Any, count: int) -> list[torch.nn.Module]:
                             f"Ask for {len(layers)} or fewer.")
     inside = list(model.base_model.children())
     at = next(index for index, child in enumerate(inside) if any(module is layers for module in child.modules()))
-    return [*layers[-count:], *inside[at + 1:], *(child for child in model.children() if child is not model.base_model)]
+    heads = [child for child in after_backbone(model) if child is not model.get_output_embeddings()]
+    return [*layers[-count:], *inside[at + 1:], *heads]
+
+
+def after_backbone(model: Any) -> list[torch.nn.Module]:
+    """A transformers model's head, or its output layer."""
+    return [child for child in model.children() if child is not model.base_model]
 
 
 def sample(model: Any) -> dict[str, torch.Tensor]:

@@ -102,7 +102,7 @@ def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], 
         _in_order(folder / task.ADAPTER / _SETTINGS)
         (folder / task.ADAPTER / _ADAPTER).chmod(0o644)  # readable to others, as its other files are
         return
-    link_tree(base, folder, skip=("artifact.json", WEIGHTS, "config.json"))
+    link_tree(base, folder, skip=("artifact.json", WEIGHTS, "config.json", "generation_config.json"))  # these are written anew
     fresh = task.load_base(base)
     fresh_parameters = dict(fresh.named_parameters())
     with torch.no_grad():

@@ -72,15 +72,15 @@ def prepare(model: torch.nn.Module, config: Config, task: str) -> torch.nn.Modul
 
 
 def _in_top(model: torch.nn.Module, layers: int, targets: str | list[str]) -> list[str]:
-    """The targets' full names in the top layers and the pooler; the head learns whole."""
+    """The targets' full names in the top layers and the pooler; a head learns whole, an output layer not at all."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
     from trimtune.errors import TrimtuneError
-    from trimtune.tune.layers import top
-    from trimtune.tune.trainable import head_of
+    from trimtune.tune.layers import after_backbone, top
 
-    upper = {module for part in top(model, layers) for module in part.modules()} - {*head_of(model).modules()}
+    answering = {module for part in after_backbone(model) for module in part.modules()}
+    upper = {module for part in top(model, layers) for module in part.modules()} - answering
     linear = [name for name, module in model.named_modules() if module in upper and isinstance(module, torch.nn.Linear | Conv1D)]
     wanted = [targets] if isinstance(targets, str) else targets
     chosen = linear if targets == "all-linear" else [name for name in linear if name.rsplit(".", 1)[-1] in wanted]

@@ -1,0 +1,64 @@
+"""Paired comparison of language models on the test rows that all of them scored.
+
+With ℓ_r the log-likelihood of row r's learned tokens under one candidate minus that under the other, and c_r their number,
+the difference of two scores is Σ ℓ_r / Σ c_r nats per token. Rows are what varies: its standard error is that of a ratio
+of means, √(n · Var(ℓ_r − d · c_r)) / Σ c_r (Cochran 1977, section 6.4), and t = d / error is compared with Student's
+distribution of n − 1 degrees of freedom. Tokens of one row depend on each other, so rows are counted and not tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trimtune.choose.compare import ALPHA, Compared, Difference
+from trimtune.errors import TrimtuneError
+
+
+@dataclass(frozen=True)
+class Likelihoods(Compared):
+    """The score is the mean log-likelihood of the learned tokens; perplexity is exp(−score)."""
+
+    row_KN: np.ndarray
+    counts_N: np.ndarray
+
+    def difference(self, first: str, second: str) -> Difference:
+        i, j = self.names.index(first), self.names.index(second)
+        return paired(self.row_KN[i] - self.row_KN[j], self.counts_N)
+
+
+def likelihoods(rows: Mapping[str, Sequence[float]], counts: Sequence[int], names: Sequence[str]) -> Likelihoods:
+    """Compare all pairs of `names`.
+
+    Args:
+        rows: candidate → log-likelihood of each test row's learned tokens, in nats.
+        counts: their number in each test row.
+
+    Raises:
+        TrimtuneError: a candidate has none, or not one per row.
+    """
+    bad = next((name for name in names if len(rows.get(name, ())) != len(counts)), None)
+    if bad is not None or not counts:
+        raise TrimtuneError(f"The log-likelihoods of {bad or 'the candidates'} don't match the {len(counts)} test rows.",
+                            "Each measured candidate needs one for each test row.", "Run the study again.")
+    row_KN, counts_N = np.array([rows[name] for name in names], dtype=float), np.asarray(counts, dtype=float)
+    found = [[paired(one - other, counts_N) for other in row_KN] for one in row_KN]
+    better_KK = np.array([[each.value > 0 and not each.tied for each in line] for line in found])
+    return Likelihoods(tuple(names), row_KN.sum(axis=1) / counts_N.sum(), better_KK, len(counts), row_KN, counts_N)
+
+
+def paired(differences_N: np.ndarray, counts_N: np.ndarray) -> Difference:
+    """The difference of two scores from what differs in each row, in nats per token."""
+    from scipy.special import stdtr, stdtrit
+
+    n, tokens = len(counts_N), counts_N.sum()
+    value = float(differences_N.sum() / tokens)
+    if n < 2:
+        return Difference(value, -np.inf, np.inf, 1.0, n)
+    error = float(np.sqrt(n * (differences_N - value * counts_N).var(ddof=1)) / tokens)
+    if error == 0:
+        return Difference(value, value, value, 1.0 if value == 0 else 0.0, n)
+    reach = float(stdtrit(n - 1, 1 - ALPHA / 2)) * error
+    return Difference(value, value - reach, value + reach, 2 * float(stdtr(n - 1, -abs(value) / error)), n)
