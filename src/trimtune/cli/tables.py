@@ -9,13 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtune.report import tables, words
-from trimtune.results import Plan, Result
+from trimtune.results import DataFacts, Plan, Result
 
 _WIDE = 100
-_NARROW = ("accuracy", "latency_p50_ms", "size_mb", "fit_seconds")
+_NARROW = ("accuracy", "perplexity", "latency_p50_ms", "size_mb", "fit_seconds")
 """what has room in 80 columns"""
-_HEADS = {"accuracy": "accuracy", "latency_p50_ms": "p50 ms", "latency_p95_ms": "p95 ms", "throughput_rows_per_s": "rows/s",
-          "peak_memory_mb": "mem MB", "size_mb": "size MB", "fit_seconds": "fit s"}
+_HEADS = {"accuracy": "accuracy", "perplexity": "perplexity", "bleu": "BLEU", "latency_p50_ms": "p50 ms",
+          "latency_p95_ms": "p95 ms", "throughput_rows_per_s": "rows/s", "tokens_per_s": "tokens/s", "peak_memory_mb": "mem MB",
+          "size_mb": "size MB", "fit_seconds": "fit s"}
 
 
 def plain_table(*heads: str, right: tuple[str, ...] = ()) -> Table:
@@ -27,7 +28,8 @@ def plain_table(*heads: str, right: tuple[str, ...] = ()) -> Table:
 
 def show_result(result: Result, console: Console, folder: str) -> None:
     """The candidates, best first, the causes of those that failed, the choice in words, the report's path."""
-    names = [name for name in _HEADS if console.width >= _WIDE or name in _NARROW]
+    names = [name for name in _HEADS if (console.width >= _WIDE or name in _NARROW)
+             and name in tables.shown(result)]
     heads = [_HEADS[name] for name in names]
     table = plain_table("", "candidate", *heads, right=tuple(heads))
     measured = [line for line in tables.lines(result) if line.row.status == "measured"]
@@ -79,7 +81,7 @@ def show_plan(plan: Plan, unavailable: dict[str, str], console: Console) -> None
     size = f", {parameters / 1e6:.1f} million parameters" if isinstance(parameters, int | float) else ""
     console.print(Text(f"{study.name}: {study.model}{size}, {study.task.replace('_', ' ')}", style="bold"))
     rows = ", ".join(f"{count:,} {split}" for split, count in facts.rows.items())
-    console.print(Text(f"data: {rows} rows; text '{facts.text}', label '{facts.label}', {len(facts.labels)} labels"))
+    console.print(Text(f"data: {rows} rows; {_columns(facts)}"))
     for note in facts.notes:
         console.print(Text(f"  - {note}"))
     console.print()
@@ -107,6 +109,14 @@ def show_plan(plan: Plan, unavailable: dict[str, str], console: Console) -> None
         console.print(Text(f"can't run here: {name}: {reason}", style="yellow"))
     limits = ", ".join(map(str, study.require)) or "none"
     console.print(Text(f"limits: {limits}; prefer {study.prefer}"))
+
+
+def _columns(facts: DataFacts) -> str:
+    """`text 'body', label 'kind', 12 labels`; `pairs: prompt 'mr', completion 'ref'`."""
+    if facts.labels:
+        return f"text '{facts.text}', label '{facts.label}', {len(facts.labels)} labels"
+    pairs = f"prompt '{facts.text}', completion '{facts.label}'"
+    return f"{facts.kind}: {pairs}" if facts.kind == "pairs" else f"{facts.kind}: '{facts.text}'"
 
 
 def show_doctor(found: dict[str, Any], console: Console) -> None:

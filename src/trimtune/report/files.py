@@ -9,12 +9,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trimtune.report.tables import inside_limits, why_unjudged
+from trimtune.report.tables import inside_limits, metric, why_unjudged
 from trimtune.results import Result, Row
 
-COLUMNS = ("candidate", "method", "trims", "engine", "status", "cause", "accuracy", "accuracy_low", "accuracy_high", "macro_f1",
-           "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb", "fit_seconds",
-           "inside_limits", "tied_with_best")
+_QUALITY = {"accuracy": ("macro_f1", "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s"),
+            "perplexity": ("bleu", "rouge_l", "latency_p50_ms", "first_token_ms", "tokens_per_s")}
+
+
+def columns(result: Result) -> tuple[str, ...]:
+    """The columns of candidates.csv."""
+    quality = metric(result)
+    return ("candidate", "method", "trims", "engine", "status", "cause", quality, f"{quality}_low", f"{quality}_high",
+            *_QUALITY[quality], "peak_memory_mb", "size_mb", "fit_seconds", "inside_limits", "tied_with_best")
 
 
 def write(result: Result, folder: Path) -> Path:
@@ -44,15 +50,16 @@ def write(result: Result, folder: Path) -> Path:
 
 def candidates_csv(result: Result) -> str:
     """One line per candidate in the study's order; a reading that does not exist is an empty field."""
-    return _csv(COLUMNS, [[_field(result, row, name) for name in COLUMNS] for row in result.rows])
+    names = columns(result)
+    return _csv(names, [[_field(result, row, name) for name in names] for row in result.rows])
 
 
 def _field(result: Result, row: Row, column: str) -> Any:
-    accuracy = row.readings.get("accuracy")
+    quality = row.readings.get(metric(result))
     own: dict[str, Any] = {
         "candidate": row.name, "method": row.candidate.method.label, "trims": row.candidate.trims_label,
         "engine": row.candidate.engine.label, "status": row.status, "cause": row.cause,
-        "accuracy_low": accuracy.low if accuracy else None, "accuracy_high": accuracy.high if accuracy else None,
+        f"{metric(result)}_low": quality.low if quality else None, f"{metric(result)}_high": quality.high if quality else None,
         "inside_limits": "unknown" if why_unjudged(result, row) else str(inside_limits(result, row)).lower(),
         "tied_with_best": str(row.name in result.choice.tied).lower()}
     return own[column] if column in own else row.value(column)
@@ -70,16 +77,18 @@ def choice_json(result: Result) -> str:
 
 
 def predictions_csv(result: Result) -> str:
-    """One line per test row: its number from 0, the true label, then each candidate's answer."""
+    """One line per test row: its number from 0, the true label, then each candidate's answer; of language models the number of
+    learned tokens and each candidate's log-likelihood of these."""
     names = list(result.predictions)
-    columns = [result.truth, *(result.predictions[name] for name in names)]
-    lines = [[index, *(_label(result, column[index]) if index < len(column) else "" for column in columns)]
-             for index in range(max(map(len, columns)))]
+    columns_: list[Any] = [result.truth, *(result.predictions[name] for name in names)]
+    lines = [[index, *(_label(result, column[index]) if index < len(column) else "" for column in columns_)]
+             for index in range(max(map(len, columns_)))]
     return _csv(("row", "truth", *names), lines)
 
 
-def _label(result: Result, index: int) -> str:
-    return result.data.labels[index] if 0 <= index < len(result.data.labels) else str(index)
+def _label(result: Result, index: float) -> str:
+    labels = result.data.labels
+    return labels[index] if isinstance(index, int) and 0 <= index < len(labels) else str(index)
 
 
 def _csv(header: tuple[str, ...], lines: list[list[Any]]) -> str:

@@ -34,7 +34,7 @@ def _head(result: Result, folder: Path) -> str:
     if choice.picked:
         row = result.row(choice.picked)
         shown = []
-        for name in tables.SHOWN:
+        for name in tables.shown(result):
             if reading := row.readings.get(name):
                 between = f" ({words.interval(reading)})" if reading.low is not None else ""
                 counted = words.worst_class(row) if name == "worst_class_accuracy" else f"n = {reading.n:,}"
@@ -46,7 +46,7 @@ def _head(result: Result, folder: Path) -> str:
 
 def _candidates(result: Result) -> str:
     head = ["#", "candidate", *(f"{words.title(name)} {f'({n})' if (n := tables.samples(result, name)) else ''}".strip()
-                                for name in tables.SHOWN), "inside limits", "remarks"]
+                                for name in tables.shown(result)), "inside limits", "remarks"]
     lines = []
     for line in tables.lines(result):
         remarks = [line.role, "tied with the best" if line.tied else "", "" if line.row.packed == "plain" else line.row.packed,
@@ -81,7 +81,8 @@ def _rejected(result: Result) -> str:
 def _tuning(result: Result) -> str:
     lines = [[plain(method.name), plain(" ".join([method.sentence, *method.notes, method.cause]).strip()), plain(method.seeds),
               method.each or "–", method.scored_on or "–", method.seconds, method.memory] for method in tuning.methods(result)]
-    head = ["method", "what the budget did", "accuracy over seeds", "each seed", "on", "time", "peak memory"]
+    quality = words.title(tables.metric(result)).lower()
+    head = ["method", "what the budget did", f"{quality} over seeds", "each seed", "on", "time", "peak memory"]
     return "## Tuning\n\n" + _table(head, lines) if lines else ""
 
 

@@ -13,7 +13,8 @@ from trimtune.report import drawing, facts, pareto, search_picture, tables, tuni
 from trimtune.results import Result
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_TILES = ("accuracy", "latency_p50_ms", "size_mb", "throughput_rows_per_s", "peak_memory_mb", "fit_seconds")
+_TILES = ("accuracy", "perplexity", "bleu", "latency_p50_ms", "size_mb", "throughput_rows_per_s", "tokens_per_s",
+          "peak_memory_mb", "fit_seconds")
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ def _content(result: Result) -> dict[str, Any]:
                 if (drawn := pareto.picture(result, lines, cost, keyed, ((540, 360), (340, 310))))]
     further = tables.further(result)
     return {
-        "result": result, "study": result.study, "choice": result.choice, "lines": lines,
+        "result": result, "metric": tables.metric(result), "study": result.study, "choice": result.choice, "lines": lines,
         "tiles": _tiles(result), "limits": [words.limit(result, limit) for limit in result.study.require],
         "tied": [name for name in result.choice.tied if name != result.choice.picked],
         "columns": [(name, words.title(name), tables.samples(result, name), tables.better(result, name))
-                    for name in tables.SHOWN],
+                    for name in tables.shown(result)],
         "simulated": [(line, tables.cells(result, line.row, tables.COSTS, real=False)) for line in lines if line.simulated],
         "further": [words.title(name) for name in further],
         "further_lines": [(line, tables.cells(result, line.row, tuple(further))) for line in lines

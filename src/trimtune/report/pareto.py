@@ -8,32 +8,31 @@ from typing import Any
 from trimtune.records import Limit
 from trimtune.report import words
 from trimtune.report.drawing import Keys, svg, ticks
-from trimtune.report.tables import Line
+from trimtune.report.tables import Line, better, metric
 from trimtune.results import Result
-
-QUALITY = "accuracy"
 
 
 def front(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The points that no other beats: none has a lower x with at least their y. `x` is a cost, `y` a quality."""
+    """The points that no other beats: none has a lower x and is as good. `x` is a cost; `good` a quality, higher is better."""
     kept: list[dict[str, Any]] = []
-    for point in sorted(points, key=lambda point: (point["x"], -point["y"])):
-        if not kept or point["y"] > kept[-1]["y"]:
+    for point in sorted(points, key=lambda point: (point["x"], -point["good"])):
+        if not kept or point["good"] > kept[-1]["good"]:
             kept.append(point)
     return kept
 
 
 def points(result: Result, lines: list[Line], cost: str) -> list[dict[str, Any]]:
-    """One point per measured candidate with real (not simulated) figures, y in percent."""
-    found = []
+    """One point per measured candidate with real (not simulated) figures; y is the quality, shares in percent."""
+    found, quality = [], metric(result)
+    sign = 1 if better(result, quality) == "higher" else -1
     for line in lines:
-        x, y = line.row.readings.get(cost), line.row.readings.get(QUALITY)
+        x, y = line.row.readings.get(cost), line.row.readings.get(quality)
         if line.simulated or x is None or y is None or x.value is None or y.value is None:
             continue
-        scale = words.percent_scale(words.unit_of(result, QUALITY))
+        scale = words.percent_scale(words.unit_of(result, quality))
         told = f"#{line.number} {line.row.name}: {words.value(y)} ({words.interval(y)}, n = {y.n:,}), {words.value(x)}"
         found.append({"x": x.value, "x1": x.value if x.low is None else x.low, "x2": x.value if x.high is None else x.high,
-                      "y": y.value * scale, "y1": (y.value if y.low is None else y.low) * scale,
+                      "y": y.value * scale, "good": sign * y.value, "y1": (y.value if y.low is None else y.low) * scale,
                       "y2": (y.value if y.high is None else y.high) * scale, "role": line.role, "told": told,
                       "number": f"#{line.number}", "method": line.row.candidate.method.label,
                       "engine": line.row.candidate.engine.label})
@@ -41,28 +40,29 @@ def points(result: Result, lines: list[Line], cost: str) -> list[dict[str, Any]]
 
 
 def picture(result: Result, lines: list[Line], cost: str, keyed: Keys, sizes: tuple[tuple[int, int], ...]) -> list[str]:
-    """One SVG of accuracy against one cost for each (width, height) in pixels; none when no candidate has both."""
+    """One SVG of quality against one cost for each (width, height) in pixels; none when no candidate has both."""
     import altair as alt
 
     data = points(result, lines, cost)
     if not data:
         return []
-    unit, scale = words.unit_of(result, cost), words.percent_scale(words.unit_of(result, QUALITY))
-    limits = _limits(result)
+    quality = metric(result)
+    unit, scale = words.unit_of(result, cost), words.percent_scale(words.unit_of(result, quality))
+    limits, less = _limits(result), better(result, quality) == "lower"
     x_domain, log = _x_domain(data, limits.get(cost))
-    y_domain = _y_domain(data, limits.get(QUALITY), scale, [rule["y"] for rule in _rules(result, scale)])
+    y_domain = _y_domain(data, limits.get(quality), scale, [rule["y"] for rule in _rules(result, quality, scale)])
     x = alt.X("x:Q", title=f"{words.title(cost)}, {unit} (less is better)",
               scale=alt.Scale(domain=x_domain, type="log" if log else "linear", nice=False),
               axis=alt.Axis(values=ticks(*x_domain) if log else alt.Undefined, tickCount=6, format="~r"))
-    y = alt.Y("y:Q", title="Accuracy, % (more is better)", axis=alt.Axis(tickCount=6),
-              scale=alt.Scale(domain=y_domain, nice=False))
+    title = f"{words.title(quality)}{', %' if scale == 100 else ''} ({'less' if less else 'more'} is better)"
+    y = alt.Y("y:Q", title=title, axis=alt.Axis(tickCount=6), scale=alt.Scale(domain=y_domain, nice=False, reverse=less))
     best = front(data)
     color = alt.Color("method:N", legend=None, scale=alt.Scale(domain=list(keyed.colors), range=list(keyed.colors.values())))
     shape = alt.Shape("engine:N", legend=None, scale=alt.Scale(domain=list(keyed.shapes), range=list(keyed.shapes.values())))
     faint = alt.condition("datum.named", alt.value(0.8), alt.value(0.25))
     base = alt.Chart(alt.NamedData(name="points"))
     chart = alt.layer(
-        *_limit_layers(limits, cost, (x, x_domain), (y, y_domain), scale), *_rule_layers(y),
+        *_limit_layers({"x": limits.get(cost), "y": limits.get(quality)}, (x, x_domain), (y, y_domain), scale), *_rule_layers(y),
         alt.Chart(alt.NamedData(name="front")).mark_line(interpolate="step-after", color="var(--front)", strokeWidth=1.5,
                                                          aria=False).encode(x, y),
         base.mark_rule(aria=False).encode(x, _on(y, "y1"), alt.Y2("y2:Q"), color, opacity=faint),
@@ -77,7 +77,7 @@ def picture(result: Result, lines: list[Line], cost: str, keyed: Keys, sizes: tu
     for width, height in sizes:
         named = [point for point in data if point["role"] or point in best]
         labels = _apart(named, x_domain, y_domain, log, (width - 60, height - 45))
-        rules = [rule for rule in _rules(result, scale) if y_domain[0] <= rule["y"] <= y_domain[1]]
+        rules = [rule for rule in _rules(result, quality, scale) if y_domain[0] <= rule["y"] <= y_domain[1]]
         drawn.append(svg(chart, width, height, front=best, labels=labels, rules=_told_apart(rules, y_domain, height - 45),
                           points=[{**point, "named": point in named} for point in data]))
     return drawn
@@ -88,7 +88,7 @@ def _apart(named: list[dict[str, Any]], x_domain: list[float], y_domain: list[fl
     """Those points whose labels don't cover one another: the pick's first, then the runner-up's, then the best ones'."""
     place = math.log if log else float
     kept: list[tuple[float, float, dict[str, Any]]] = []
-    for point in sorted(named, key=lambda point: ({"picked": 0, "runner-up": 1}.get(point["role"], 2), -point["y"])):
+    for point in sorted(named, key=lambda point: ({"picked": 0, "runner-up": 1}.get(point["role"], 2), -point["good"])):
         x = size[0] * (place(point["x"]) - place(x_domain[0])) / (place(x_domain[1]) - place(x_domain[0]))
         y = size[1] * (point["y"] - y_domain[0]) / (y_domain[1] - y_domain[0])
         if all(abs(x - other_x) > 30 or abs(y - other_y) > 14 for other_x, other_y, _ in kept):
@@ -115,7 +115,7 @@ def _y_domain(data: list[dict[str, Any]], limit: Limit | None, scale: float, rul
     if limit is not None:
         low, high = min(low, limit.value * scale), max(high, limit.value * scale)
     air = 0.05 * (high - low) or 1.0
-    return [max(0.0, low - air), min(101.0, high + air)]
+    return [max(0.0, low - air), min(101.0, high + air) if scale == 100 else high + air]
 
 
 def beyond(result: Result, lines: list[Line], cost: str) -> list[Limit]:
@@ -126,9 +126,10 @@ def beyond(result: Result, lines: list[Line], cost: str) -> list[Limit]:
 
 def undrawn(result: Result, lines: list[Line], cost: str) -> list[str]:
     """The baselines that lie so far below all points that drawing them would squeeze everything else."""
-    scale = words.percent_scale(words.unit_of(result, QUALITY))
-    rules = _rules(result, scale)
-    domain = _y_domain(points(result, lines, cost), _limits(result).get(QUALITY), scale, [rule["y"] for rule in rules])
+    quality = metric(result)
+    scale = words.percent_scale(words.unit_of(result, quality))
+    rules = _rules(result, quality, scale)
+    domain = _y_domain(points(result, lines, cost), _limits(result).get(quality), scale, [rule["y"] for rule in rules])
     return [f"{rule['title']} ({rule['y']:.1f}%)" for rule in rules if rule["y"] < domain[0]]
 
 
@@ -136,10 +137,10 @@ def _limits(result: Result) -> dict[str, Limit]:
     return {limit.reading: limit for limit in result.study.require}
 
 
-def _rules(result: Result, scale: float) -> list[dict[str, Any]]:
-    """The baselines' accuracies, the highest first."""
+def _rules(result: Result, quality: str, scale: float) -> list[dict[str, Any]]:
+    """The baselines' quality, the highest first."""
     found = [{"y": reading.value * scale, "title": baseline.title} for baseline in result.baselines
-             if (reading := baseline.readings.get(QUALITY)) and reading.value is not None]
+             if (reading := baseline.readings.get(quality)) and reading.value is not None]
     return sorted(found, key=lambda rule: -rule["y"])
 
 
@@ -166,7 +167,7 @@ def _rule_layers(y: Any) -> list[Any]:
     return layers
 
 
-def _limit_layers(limits: dict[str, Limit], cost: str, x: tuple[Any, list[float]], y: tuple[Any, list[float]],
+def _limit_layers(limits: dict[str, Limit | None], x: tuple[Any, list[float]], y: tuple[Any, list[float]],
                   scale: float) -> list[Any]:
     """A dashed line per limit that falls into the picture, with the side that is not allowed shaded.
 
@@ -175,7 +176,7 @@ def _limit_layers(limits: dict[str, Limit], cost: str, x: tuple[Any, list[float]
     import altair as alt
 
     layers: list[Any] = []
-    for name, (encoding, domain), factor, second in ((cost, x, 1.0, alt.X2), (QUALITY, y, scale, alt.Y2)):
+    for name, (encoding, domain), factor, second in (("x", x, 1.0, alt.X2), ("y", y, scale, alt.Y2)):
         limit = limits.get(name)
         if limit is None or not domain[0] <= limit.value * factor <= domain[1]:
             continue

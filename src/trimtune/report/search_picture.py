@@ -19,15 +19,20 @@ def picture(result: Result, found: Search, keyed: Keys, width: int = 320, height
 
     scored = [trial for each in result.searches for trial in each.trials if trial.score is not None and not trial.cause]
     own = [trial for trial in found.trials if trial.score is not None and not trial.cause]
+    task = parts.load("task", result.study.task)
+    unit = words.unit_of(result, task.METRIC)
+    scale = words.percent_scale(unit)
     if not own:
         return ""
-    best = max((trial for trial in own if not trial.pruned), key=lambda trial: trial.score or 0, default=None)
-    data = [{"x": trial.learning_rate, "y": 100 * (trial.score or 0), "pruned": trial.pruned, "best": trial is best,
-             "told": f"learning rate {words.rate(trial.learning_rate)}: {words.percent(trial.score or 0)}"
+    best = max((trial for trial in own if not trial.pruned), key=lambda trial: trial.score or 0.0, default=None)
+    data = [{"x": trial.learning_rate, "y": scale * task.metric(trial.score or 0), "pruned": trial.pruned, "best": trial is best,
+             "told": f"learning rate {words.rate(trial.learning_rate)}: {words.show(task.metric(trial.score or 0), unit)}"
                      f"{', stopped early' if trial.pruned else ''}, {words.duration(trial.seconds)}"} for trial in own]
-    low, high = min(100 * (trial.score or 0) for trial in scored), max(100 * (trial.score or 0) for trial in scored)
+    values = [scale * task.metric(trial.score or 0) for trial in scored]
+    low, high = min(values), max(values)
     air = 0.08 * (high - low) or 2.0
-    foot = max(0.0, low - air)
+    less = task.metric(1.0) < task.metric(0.0)
+    foot = high + air if less else max(0.0, low - air)
     failed = [{"x": trial.learning_rate, "y": foot,
                "told": f"learning rate {words.rate(trial.learning_rate)}: failed, {trial.cause}"}
               for trial in found.trials if trial.cause]
@@ -37,8 +42,9 @@ def picture(result: Result, found: Search, keyed: Keys, width: int = 320, height
     color = keyed.colors[found.method.label]
     x = alt.X("x:Q", title="Learning rate", scale=alt.Scale(type="log", domain=[min(rates) / 1.4, max(rates) * 1.4], nice=False),
               axis=alt.Axis(values=ticks(min(rates) / 1.4, max(rates) * 1.4), format="~e"))
-    y = alt.Y("y:Q", title="Validation accuracy, %", axis=alt.Axis(tickCount=5),
-              scale=alt.Scale(domain=[foot, min(103.0, high + 1.5 * air)], nice=False))
+    ends = [max(0.0, low - 1.5 * air), foot] if less else [foot, min(103.0, high + 1.5 * air)]
+    y = alt.Y("y:Q", title=f"Validation {task.METRIC}{', %' if scale == 100 else ''}", axis=alt.Axis(tickCount=5),
+              scale=alt.Scale(domain=ends, nice=False, reverse=less))
     base = alt.Chart(alt.NamedData(name="trials"))
     chart = alt.layer(
         base.transform_filter("!datum.pruned").mark_line(color=color, opacity=0.35, strokeWidth=1.5, aria=False).encode(x, y),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from trimtune import parts
 from trimtune.choose.limits import not_measured, unjudged, violated
 from trimtune.records import Reading
 from trimtune.report import words
@@ -13,9 +14,10 @@ from trimtune.results import Baseline, Result, Row
 QUALITY = ("accuracy", "macro_f1", "worst_class_accuracy")
 COSTS = ("latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb")
 """what a simulated trim says nothing real about"""
-SHOWN = ("accuracy", "worst_class_accuracy", *COSTS, "fit_seconds")
+_SHOWN = {"accuracy": ("accuracy", "worst_class_accuracy", *COSTS, "fit_seconds"),
+          "perplexity": ("perplexity", "bleu", "latency_p50_ms", "tokens_per_s", "peak_memory_mb", "size_mb", "fit_seconds")}
 OF_BASELINES = (*QUALITY, "fit_seconds", "size_mb")
-_PREFERRED = {"quality": "accuracy", "latency": "latency_p50_ms", "size": "size_mb", "cost": "fit_seconds"}
+_PREFERRED = {"latency": "latency_p50_ms", "size": "size_mb", "cost": "fit_seconds"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,16 @@ class Line:
         return self.row.packed == "simulated"
 
 
+def metric(result: Result) -> str:
+    """The reading that quality is judged by."""
+    return str(parts.load("task", result.study.task).METRIC)
+
+
+def shown(result: Result) -> tuple[str, ...]:
+    """The readings that the main table has columns for."""
+    return _SHOWN[metric(result)]
+
+
 def inside_limits(result: Result, row: Row) -> bool:
     """Whether a measured row keeps every limit. A reading that was refused (None) keeps none."""
     return row.status == "measured" and not violated(row, result.study.require)
@@ -68,9 +80,9 @@ def lines(result: Result) -> list[Line]:
     """
     ordered = sorted(result.rows, key=lambda row: _order(result, row))
     domain = span_domain(result)
-    return [Line(number=number, row=row, cells=cells(result, row, SHOWN), inside=inside_limits(result, row),
+    return [Line(number=number, row=row, cells=cells(result, row, shown(result)), inside=inside_limits(result, row),
                  unjudged=why_unjudged(result, row), tied=row.name in result.choice.tied, role=_role(result, row),
-                 span=_span(row, domain))
+                 span=_span(row, metric(result), domain))
             for number, row in enumerate(ordered, start=1)]
 
 
@@ -84,7 +96,7 @@ def _order(result: Result, row: Row) -> tuple[int, float]:
         return 4, 0.0
     if group == 2 and not inside_limits(result, row):
         group = 3
-    reading = row.readings.get(_PREFERRED[result.study.prefer]) or row.readings.get("accuracy")
+    reading = row.readings.get(_PREFERRED.get(result.study.prefer, "")) or row.readings.get(metric(result))
     value = reading.value if reading else None
     if reading is None or value is None:
         return group, math.inf
@@ -118,8 +130,8 @@ def baselines(result: Result) -> list[tuple[Baseline, tuple[Cell, ...], str]]:
 
 
 def span_domain(result: Result) -> tuple[float, float]:
-    """The common scale of the accuracy bars: all intervals fit, with a little air."""
-    found = [reading for row in result.rows if (reading := row.readings.get("accuracy")) and reading.value is not None]
+    """The common scale of the quality's bars: all intervals fit, with a little air."""
+    found = [reading for row in result.rows if (reading := row.readings.get(metric(result))) and reading.value is not None]
     low = min((_ends(reading)[0] for reading in found), default=0.0)
     high = max((_ends(reading)[1] for reading in found), default=1.0)
     air = 0.04 * (high - low) or 0.01
@@ -131,8 +143,8 @@ def _ends(reading: Reading) -> tuple[float, float]:
     return (value if reading.low is None else reading.low), (value if reading.high is None else reading.high)
 
 
-def _span(row: Row, domain: tuple[float, float]) -> tuple[float, float, float] | None:
-    reading = row.readings.get("accuracy")
+def _span(row: Row, metric_: str, domain: tuple[float, float]) -> tuple[float, float, float] | None:
+    reading = row.readings.get(metric_)
     if reading is None or reading.value is None:
         return None
     low, high = _ends(reading)
@@ -153,7 +165,7 @@ def better(result: Result, reading: str) -> str:
 
 def further(result: Result) -> list[str]:
     """Readings that the main table has no column for, in the order of their first appearance."""
-    return list(dict.fromkeys(name for row in result.rows for name in row.readings if name not in SHOWN))
+    return list(dict.fromkeys(name for row in result.rows for name in row.readings if name not in shown(result)))
 
 
 def failures(result: Result) -> list[tuple[str, list[str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
+from trimtune import parts
 from trimtune.report import words
 from trimtune.results import Result, Search
 
@@ -31,16 +32,19 @@ def methods(result: Result) -> list[Method]:
     """One entry per method, in the study's order."""
     slowest = max((search.seconds for search in result.searches), default=0) or 1
     largest = max((search.peak_memory_mb for search in result.searches), default=0) or 1
-    scores = [score for search in result.searches for score in _scores(search)[1]]
+    task = parts.load("task", result.study.task)
+    unit = words.unit_of(result, task.METRIC)
+    scores = [task.metric(score) for search in result.searches for score in _scores(search)[1]]
     low, high = min(scores, default=0), max(scores, default=1)
     air = 0.08 * (high - low) or 0.01
     found = []
     for search in result.searches:
-        split, values = _scores(search)
+        split, scored = _scores(search)
+        values = [task.metric(score) for score in scored]
         found.append(Method(
             name=search.method.label, notes=search.notes, cause=search.cause,
             sentence=f"{budget_sentence(result, search)} {epochs_sentence(result, search)}".strip(),
-            seeds=mean_and_deviation(values), each=", ".join(words.percent(value) for value in values),
+            seeds=mean_and_deviation(values, unit), each=", ".join(words.show(value, unit) for value in values),
             scored_on=f"{split}, n = {result.data.rows.get(split, 0):,} rows" if values else "",
             dots=tuple(round(100 * (value - low + air) / (high - low + 2 * air), 2) for value in values),
             seconds=words.duration(search.seconds), seconds_bar=round(100 * search.seconds / slowest, 2),
@@ -57,14 +61,15 @@ def _scores(search: Search) -> tuple[str, list[float]]:
     return "validation", [seed.validation_score for seed in search.seeds]
 
 
-def mean_and_deviation(values: list[float]) -> str:
+def mean_and_deviation(values: list[float], unit: str = "share") -> str:
     """`91.3 ± 0.6% (mean ± sd of 3 seeds)`; one seed has no deviation, and says so."""
     if not values:
         return "–"
     if len(values) == 1:
-        return f"{words.percent(values[0])} (1 seed, so no spread)"
+        return f"{words.show(values[0], unit)} (1 seed, so no spread)"
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
-    return f"{100 * mean:.1f} ± {words.percent(deviation)} (mean ± sd of {len(values)} seeds)"
+    shown = f"{100 * mean:.1f}" if unit == "share" else words.show(mean, unit)
+    return f"{shown} ± {words.show(deviation, unit)} (mean ± sd of {len(values)} seeds)"
 
 
 def budget_sentence(result: Result, search: Search) -> str:
