@@ -5,15 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trimtune import parts
+from trimtune.engines._decoding import Decoder, padded
 from trimtune.store import link_tree
 
+BASES = ("llama", "gpt2")
+"""stories260K beside the checkout, and the GPT-2 of this file"""
 KINDS = ("full", "lora", "ia3", "prefix", "prompt", "p_tuning")
 CONFIGS: dict[str, dict[str, Any]] = {"prefix": {"virtual_tokens": 5}, "prompt": {"virtual_tokens": 5},
                                       "p_tuning": {"virtual_tokens": 5}}
 SPREAD = {"lora_B": 0.2, "prompt_encoder.default.embedding": 1.0}
 """standard deviation of what a method starts at nothing, or near it"""
 VOCABULARY, POSITIONS = 512, 64
+PROMPTS = [[1, 403, 407, 261, 378], [1], [1, 410, 263, 300, 281, 30, 77, 411, 290, 265, 12], [9, 8]]
+NEW = 12
+"""tokens of an answer"""
 
 
 def small_gpt2(folder: Path) -> Path:
@@ -56,3 +64,9 @@ def tuned_folder(base: Path, kind: str, folder: Path) -> Path:
         model.active_peft_config.base_model_name_or_path = "the base"  # a fit writes the study's word for it, not a folder
         model.save_pretrained(str(folder / causal_lm.ADAPTER))
     return folder
+
+
+def alone(decoder: Decoder, row: list[int]) -> np.ndarray:
+    """Logits [T, V] of one row in one pass, without padding and without a cache."""
+    logits_TV: np.ndarray = decoder.logits(*padded([row], left=False))[0]
+    return logits_TV

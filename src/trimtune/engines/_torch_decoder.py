@@ -6,8 +6,8 @@ tokens, and positions and masks are made here: PEFT drops position ids behind a 
     cache   [prefix P][padding][tokens]      positions   P, P + 1, … by counting tokens; padding counts nothing
     cache   [prompt P][padding][tokens]      positions   0 … P - 1, then the same
 
-Padding behind virtual tokens widens their distance in the cache, not in positions: in models with a sliding window, whose mask
-goes by the place in the cache, rows of unlike lengths answer as alone only while the batch is narrower than the window.
+A sliding window goes by the place in the cache, so padding behind virtual tokens would push them out of it too early: where a
+batch of unlike lengths grows wider than the window it is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.engines import _decoding, _graph
+from trimtune.errors import TrimtuneError
 from trimtune.tasks import _pretrained, causal_lm
 from trimtune.trim._model_folder import base_of, write
 from trimtune.tune.precision import dtype
@@ -44,7 +45,10 @@ class TorchDecoder:
         self._base: Any = base_of(module)
         settings: Any = module.active_peft_config if isinstance(module, PeftModel) else None
         self._virtual: int = settings.num_virtual_tokens if settings and settings.is_prompt_learning else 0
-        self._positions: int = getattr(self._base.config, "max_position_embeddings", None) or sys.maxsize
+        config = self._base.config
+        self._positions: int = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
+        self._window: int | None = window if self._virtual else None
         self._takes = inspect.signature(self._base.forward).parameters
         self._cache: Any = None
         self._mask_BS: Any = None
@@ -90,8 +94,16 @@ class TorchDecoder:
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers if layer.is_initialized)
 
     def _last(self, **given: torch.Tensor) -> Any:
-        """Logits [B, V] after the last of the given tokens, which join the cache."""
-        (tokens,) = given.values()
+        """Logits [B, V] after the last of the given tokens, which join the cache.
+
+        Raises:
+            TrimtuneError: padding, virtual tokens and a window that is narrower than both with the tokens.
+        """
+        (tokens,), width = given.values(), self._mask_BS.shape[1]
+        if self._window and width > self._window and not self._mask_BS.all():
+            raise TrimtuneError(f"torch_eager: prompts of unlike lengths were given, {width} tokens wide with virtual tokens.",
+                                f"Behind virtual tokens, this model's window of {self._window} tokens allows one length only.",
+                                "Ask one prompt at a time.")
         # rows that have ended are fed on with the others, beyond the last position perhaps
         positions_BS = (self._mask_BS.cumsum(1) - 1).clamp(0, self._positions - 1)
         known = {"position_ids": positions_BS[:, -tokens.shape[1]:], "logits_to_keep": 1}
