@@ -64,7 +64,7 @@ def available():
     return None
 
 
-def export(folder, source, config, numerics, calibration, max_length):
+def export(folder, source, config, numerics, calibration, max_length, task):
     """Nothing."""
     return {}
 

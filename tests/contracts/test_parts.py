@@ -19,7 +19,7 @@ FUNCTIONS = {
     "baseline": {"fit": ["train", "validation", "classes", "base", "task", "max_length"]},
     "method": {"prepare": ["model", "config"]},
     "trim": {"run": ["folder", "source", "config", "rows_folder", "seed"]},
-    "engine": {"available": [], "export": ["folder", "source", "config", "numerics", "calibration", "max_length"],
+    "engine": {"available": [], "export": ["folder", "source", "config", "numerics", "calibration", "max_length", "task"],
                "load": ["folder", "threads"]},
     "measure": {"sample": ["subject", "config"], "summarize": ["samples", "config"]},
     "task": {"load_tokenizer": ["folder"]},

@@ -9,7 +9,6 @@ from trimtune import parts
 from trimtune.errors import StepFailed, Unavailable
 from trimtune.records import Artifact, Candidate, Study
 from trimtune.store import Store
-from trimtune.study import data
 from trimtune.trim._chain import numerics
 
 _CALIBRATION_ROWS = 300
@@ -29,14 +28,16 @@ def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study
         raise Unavailable(f"{engine.name} is not available here: {lacking}")
     if wanted not in part.NUMERICS:
         raise StepFailed(f"{engine.name} has no {wanted}; it has {', '.join(part.NUMERICS)}")
-    shared = {"config": engine.config, "numerics": wanted, "max_length": study.fit.max_length}
+    shared = {"config": engine.config, "numerics": wanted, "max_length": study.fit.max_length, "task": study.task}
     arguments = {**shared, "engine": engine.name, "source": model.folder, "rows": rows.folder}
     return store.step("engine", engine.name, _export, arguments, config=shared, parents=(model, rows),
                       code=parts.source_hash("engine", engine.name) + parts.source_hash("task", study.task))
 
 
 def _export(folder: Path, *, engine: str, source: Path, rows: Path, config: dict[str, Any], numerics: str,
-            max_length: int) -> dict[str, Any]:
-    texts = data.load(rows).train.texts[:_CALIBRATION_ROWS]
-    facts: dict[str, Any] = parts.load("engine", engine).export(folder, source, config, numerics, texts, max_length)
+            max_length: int, task: str) -> dict[str, Any]:
+    """Engines calibrate with the texts of labelled rows; rows of turns have none, and no engine that asks for any."""
+    train = parts.load("task", task).rows.load(rows).train
+    texts = list(getattr(train, "texts", ()))[:_CALIBRATION_ROWS]
+    facts: dict[str, Any] = parts.load("engine", engine).export(folder, source, config, numerics, texts, max_length, task)
     return facts

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,20 +101,29 @@ def fastest(runs: Mapping[str, Run], vocabulary: int, max_length: int) -> tuple[
     """Time real forwards of 1 and 32 rows of 32 tokens, taking turns.
 
     Returns:
-        the fastest by the geometric mean of both batches (the first named, unless another is 1.3 times as fast), and the best
-        milliseconds [batch 1, batch 32] of each.
+        as `quickest`, milliseconds [batch 1, batch 32].
     """
-    best = {name: [math.inf, math.inf] for name in runs}
-    for at, (batch, rounds) in enumerate(((1, 12), (32, 4))):
-        inputs = rows(batch, min(32, max_length), vocabulary)
-        for turn in range(rounds):
-            for name, run in runs.items():
+    inputs = [rows(batch, min(32, max_length), vocabulary) for batch in (1, 32)]
+    return quickest({name: [partial(run, one) for one in inputs] for name, run in runs.items()}, (12, 4))
+
+
+def quickest(calls: Mapping[str, Sequence[Callable[[], object]]], rounds: Sequence[int]) -> tuple[str, dict[str, list[float]]]:
+    """Time the calls of each name, taking turns; call i so many times as `rounds[i]` says, the first of which warms up.
+
+    Returns:
+        the fastest by the geometric mean of its calls (the first named, unless another is 1.3 times as fast), and the best
+        milliseconds of each call of each name.
+    """
+    best = {name: [math.inf] * len(rounds) for name in calls}
+    for at, turns in enumerate(rounds):
+        for turn in range(turns):
+            for name in calls:
                 started = time.perf_counter()
-                run(inputs)
+                calls[name][at]()
                 taken = (time.perf_counter() - started) * 1000
-                if turn:  # the first turn warms up
+                if turn:
                     best[name][at] = min(best[name][at], taken)
-    mean = {name: math.sqrt(one * many) for name, (one, many) in best.items()}
-    default, winner = next(iter(runs)), min(mean, key=mean.__getitem__)
+    mean = {name: math.prod(values) ** (1 / len(rounds)) for name, values in best.items()}
+    default, winner = next(iter(calls)), min(mean, key=mean.__getitem__)
     chosen = winner if mean[default] > _GAIN * mean[winner] else default
     return chosen, {name: [round(value, 2) for value in values] for name, values in best.items()}

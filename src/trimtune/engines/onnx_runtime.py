@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.engines import _graph
 from trimtune.errors import StepFailed, TrimtuneError
-from trimtune.tasks import text_classification as task
+from trimtune.tasks import text_classification
 
 TASKS = ("text_classification",)
 NUMERICS = ("plain", "int8")
@@ -47,10 +47,10 @@ def available() -> str | None:
 
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],
-           max_length: int) -> dict[str, Any]:
+           max_length: int, task: str = "text_classification") -> dict[str, Any]:
     """Write model.onnx, tokenizer, config and engine.json; facts tell `difference`, the checked |Δlogit| of the float32 graph."""
     # eager attention: SDPA is exported with a guard against NaN around each softmax, which costs time and is never needed here
-    model = task.load_model(source, attention="eager")
+    model = text_classification.load_model(source, attention="eager")
     if sum(parameter.nbytes for parameter in model.parameters()) >= _LARGEST_BYTES:
         raise TrimtuneError("onnx_runtime: the model has 2 GB of weights or more.", "One ONNX file holds less than 2 GB.",
                             "Use torch_eager or openvino_ir for it.")
@@ -62,7 +62,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
         _quantize(graph, path)
     _graph.write_around(folder, source, model.config)
     packed, precision = ("packed", "int8") if numerics == "int8" else ("plain", "fp32")
-    return _graph.note(folder, engine="onnx_runtime", numerics=numerics, packed=packed, precision=precision,
+    return _graph.note(folder, engine="onnx_runtime", task=task, numerics=numerics, packed=packed, precision=precision,
                        difference=difference)
 
 

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.engines import _graph
 from trimtune.errors import TrimtuneError
-from trimtune.tasks import text_classification as task
+from trimtune.tasks import text_classification
 
 if TYPE_CHECKING:
     import torch
@@ -54,14 +54,14 @@ def available() -> str | None:
 
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],
-           max_length: int) -> dict[str, Any]:
+           max_length: int, task: str = "text_classification") -> dict[str, Any]:
     """Write model.xml, model.bin, tokenizer, config and engine.json.
 
     Facts: `difference` is the checked |Δlogit| of the float32 graph, `milliseconds` the timings [1 row, 32 rows] that decided,
     `floats` the precision of what int8 leaves in floating point.
     """
     openvino, wanted = _openvino(), Config.model_validate(config)
-    model: Any = task.load_model(source)
+    model: Any = text_classification.load_model(source)
     graph = _traced(model, max_length)
     difference = _graph.check(_runner(graph, "fp32"), model, max_length, TOLERANCE["fp32"], "openvino_ir")
     if numerics == "int8":
@@ -74,8 +74,8 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     openvino.save_model(graph, folder / _GRAPH, compress_to_fp16=precision == "bf16")
     _graph.write_around(folder, source, model.config)
     packed, runs_in = ("packed", "int8") if numerics == "int8" else ("plain", precision)
-    return _graph.note(folder, engine="openvino_ir", numerics=numerics, packed=packed, precision=runs_in, floats=precision,
-                       difference=difference, milliseconds=milliseconds)
+    return _graph.note(folder, engine="openvino_ir", task=task, numerics=numerics, packed=packed, precision=runs_in,
+                       floats=precision, difference=difference, milliseconds=milliseconds)
 
 
 def load(folder: Path, threads: int) -> _graph.Run:
@@ -116,8 +116,8 @@ def _quantized(graph: Any, source: Path, texts: list[str], max_length: int) -> A
     _openvino()
     import nncf
 
-    tokenizer = task.load_tokenizer(source)
-    batches = [task.encode(tokenizer, [text], max_length) for text in texts]
+    tokenizer = text_classification.load_tokenizer(source)
+    batches = [text_classification.encode(tokenizer, [text], max_length) for text in texts]
     return nncf.quantize(graph, nncf.Dataset(batches), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(batches))
 
 

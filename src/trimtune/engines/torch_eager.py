@@ -3,16 +3,19 @@
 Use it as the reference that every other engine is compared with, and where nothing but PyTorch may be installed; not
 when latency counts: engines that fuse a graph's operators are mostly faster.
 
-    logits_BC = model(input_ids [B, T] int64, attention_mask [B, T] int64), float32
+    logits_BC = model(input_ids [B, T] int64, attention_mask [B, T] int64), float32; of a language model logits_BTV, and
+    logits_BV after each next token, from a cache of keys and values
 
-`precision: auto` times float32 and bf16 forwards at export, with 1 and 32 rows, and writes the faster into engine.json;
-weights are stored in it. float32: |Δlogit| ≤ 1e-3; bf16 (8 significant bits): |Δlogit| ≤ 0.25, the same labels but for near ties.
+`precision: auto` times float32 and bf16 forwards at export, with 1 and 32 rows (of a language model a prompt and its next
+tokens), and writes the faster into engine.json; weights are stored in it. float32: |Δlogit| ≤ 1e-3; bf16 (8 significant
+bits): |Δlogit| ≤ 0.25, the same labels but for near ties.
 int8: linear layers hold int8 weights per output channel and quantize activations per tensor and batch (uint8), so a row's logits
 depend a little on its neighbors; embeddings are int8 per row, a quarter of their size, at no loss that shows beside the
 layers'; attention, layer norms and the head stay float32. All in safetensors: weights int8 with float32 scales, packed for the
 kernels on load.
 
-LoRA is merged; prefixes and prompts stay in `adapter/`. It refuses int8 for models without plain linear layers (GPT-2).
+LoRA is merged; prefixes and prompts stay in `adapter/`. It refuses int8 for models without plain linear layers (GPT-2) and for
+language models.
 """
 
 from __future__ import annotations
@@ -23,14 +26,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.engines import _graph, _int8_torch
-from trimtune.tasks import text_classification as task
+from trimtune.engines import _graph, _int8_torch, _torch_decoder
+from trimtune.errors import TrimtuneError
+from trimtune.tasks import text_classification
 from trimtune.trim._model_folder import write
 
 if TYPE_CHECKING:
     import torch
 
-TASKS = ("text_classification",)
+    from trimtune.engines._decoding import Decoder
+
+TASKS = ("text_classification", "causal_lm")
 NUMERICS = ("plain", "int8")
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
 
@@ -46,28 +52,43 @@ def available() -> str | None:
 
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],
-           max_length: int) -> dict[str, Any]:
-    """Write config, weights, adapter, tokenizer and engine.json; facts: `milliseconds` [1 row, 32 rows] of what was timed."""
+           max_length: int, task: str = "text_classification") -> dict[str, Any]:
+    """Write config, weights, adapter, tokenizer and engine.json; facts: `milliseconds` [1 row, 32 rows] of what was timed; of a
+    language model those of `_torch_decoder.export`.
+
+    Raises:
+        TrimtuneError: a language model in int8.
+    """
     wanted = Config.model_validate(config)
-    module: Any = task.load_model(source)
+    if task == "causal_lm":
+        if numerics != "plain":
+            raise TrimtuneError(f"torch_eager: {numerics} was asked for a language model.",
+                                "Language models run here in fp32 or bf16.", f"Leave the trim {numerics} out.")
+        return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed="plain",
+                           **_torch_decoder.export(folder, source, wanted.precision, max_length))
+    module: Any = text_classification.load_model(source)
     if numerics == "int8":
         matrices = _int8_torch.write(module, source, folder)
-        return _graph.note(folder, engine="torch_eager", numerics=numerics, packed="packed", precision="int8", matrices=matrices)
+        return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed="packed", precision="int8",
+                           matrices=matrices)
     precision: str = wanted.precision
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         runs = {"fp32": _runner(module), "bf16": _runner(copy.deepcopy(module).to(_dtype("bf16")))}
         precision, milliseconds = _graph.fastest(runs, module.config.vocab_size, max_length)
     write(module, source, folder, _dtype(precision))
-    return _graph.note(folder, engine="torch_eager", numerics=numerics, packed="plain", precision=precision,
+    return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed="plain", precision=precision,
                        milliseconds=milliseconds)
 
 
-def load(folder: Path, threads: int) -> _graph.Run:
+def load(folder: Path, threads: int) -> _graph.Run | Decoder:
+    """A run of logits [B, C]; of a language model its decoder."""
     import torch
 
     torch.set_num_threads(threads)
     notes = _graph.noted(folder)
+    if notes.get("task") == "causal_lm":
+        return _torch_decoder.load(folder, notes["precision"])
     return _runner(_int8_torch.read(folder) if notes["numerics"] == "int8" else _read(folder, _dtype(notes["precision"])))
 
 
@@ -77,10 +98,10 @@ def _read(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
 
     model: Any = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa", dtype=dtype,
                                                                     use_safetensors=True, trust_remote_code=False)
-    if (folder / task.ADAPTER).is_dir():
+    if (folder / text_classification.ADAPTER).is_dir():
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(folder / task.ADAPTER)).to(dtype)
+        model = PeftModel.from_pretrained(model, str(folder / text_classification.ADAPTER)).to(dtype)
     ready: torch.nn.Module = model.eval()
     return ready.requires_grad_(False)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from trimtune.tasks import text_classification as task
+from trimtune.tasks import _pretrained, text_classification
 
 if TYPE_CHECKING:
     import torch
@@ -24,19 +25,20 @@ def plain_state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
             if ".original_module." not in name}
 
 
-def write(module: torch.nn.Module, source: Path, folder: Path, dtype: torch.dtype | None = None) -> None:
+def write(module: torch.nn.Module, source: Path, folder: Path, dtype: torch.dtype | None = None,
+          task: ModuleType = text_classification) -> None:
     """Write config, weights (in `dtype` if given), adapter and the tokenizer of `source` into `folder`."""
     state = {name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
              for name, tensor in plain_state(module).items()}
     base_of(module).save_pretrained(folder, state_dict=state)
-    write_beside(module, source, folder)
+    write_beside(module, source, folder, task)
 
 
-def write_beside(module: torch.nn.Module, source: Path, folder: Path) -> None:
+def write_beside(module: torch.nn.Module, source: Path, folder: Path, task: ModuleType = text_classification) -> None:
     """Write what stands beside the weights: the adapter, if there is one, and the tokenizer of `source`."""
     from peft import PeftModel
 
     if isinstance(module, PeftModel):
-        module.save_pretrained(str(folder / task.ADAPTER), save_embedding_layers=False)
-        (folder / task.ADAPTER / "README.md").unlink(missing_ok=True)
+        module.save_pretrained(str(folder / _pretrained.ADAPTER), save_embedding_layers=False)
+        (folder / _pretrained.ADAPTER / "README.md").unlink(missing_ok=True)
     task.load_tokenizer(source).save_pretrained(folder)
