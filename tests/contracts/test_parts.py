@@ -24,7 +24,9 @@ FUNCTIONS = {
     "measure": {"sample": ["subject", "config"], "summarize": ["samples", "config"]},
     "task": {"load_tokenizer": ["folder"]},
 }
-FITTED = {"load_model": ["folder"], "encode": ["tokenizer", "texts", "max_length"], "loss": ["logits_BC", "labels_B"]}
+FITTED = {"load_base": ["folder"], "load_model": ["folder"], "reading": ["study", "kind"],
+          "inputs": ["tokenizer", "split", "max_length", "name"], "answered": ["model", "tokens"],
+          "loss_of": ["class_weights_", "splits"], "metric": ["score_"]}
 """what a task gives in addition, if methods can fit it"""
 SOURCE = re.compile(r"^Source:.*\b(19|20)\d\d\b", re.MULTILINE)
 WHEN = re.compile(r"\bUse (it|this)\b|\bUse\b.*\bwhen\b|\bnot (for|when)\b", re.IGNORECASE | re.DOTALL)
@@ -116,6 +118,10 @@ def test_a_task_reads_its_rows_and_what_can_be_fitted_has_a_loss(name: str) -> N
     if any(name in parts.load("method", method).TASKS for method in parts.names("method")):
         for function, arguments in FITTED.items():
             assert list(inspect.signature(getattr(module, function)).parameters)[:len(arguments)] == arguments, function
+        one, other = (list(inspect.signature(getattr(module, function)).parameters) for function in ("loss", "score"))
+        assert one[:len(other)] == other, "both judge what `answered` gives"
+        assert module.METRIC.isidentifier()
+        assert module.EXAMPLE
 
 
 @pytest.mark.parametrize("name", parts.names("method"))

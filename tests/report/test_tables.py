@@ -36,7 +36,7 @@ def test_failures_of_one_cause_stand_together() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12))
 def test_the_front_is_what_no_other_point_beats(pairs: list[tuple[int, int]]) -> None:
-    points = [{"x": x, "y": y} for x, y in pairs]
+    points = [{"x": x, "y": y, "good": y} for x, y in pairs]
     front = [(point["x"], point["y"]) for point in pareto.front(points)]
     unbeaten = {(x, y) for x, y in pairs if not any((a <= x and b >= y) and (a, b) != (x, y) for a, b in pairs)}
     assert sorted(unbeaten) == front
