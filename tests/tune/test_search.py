@@ -92,7 +92,7 @@ def test_a_fit_that_paused_ends_as_one_that_never_did(small, tmp_path):
     assert paused.facts["curve"] == straight.facts["curve"][:1]
     assert whole.seconds > paused.seconds
     fit_at(2e-3, 0, 1)
-    assert len(list(store.folder.glob("checkpoints/*/*.safetensors"))) == 1
+    assert list(store.folder.glob("checkpoints/*/*.safetensors"))
     fit_at.forget(2e-3, 0)
     assert not list(store.folder.glob("checkpoints/*/*.safetensors"))
 

@@ -114,7 +114,7 @@ class Checkpoints:
         fresh = self.folder / "fresh"
         save_file({name: value.contiguous() for name, value in tensors.items()}, fresh, metadata={"fit": json.dumps(told)})
         _sync(fresh)
-        fresh.rename(self.folder / f"{masters.step_count:09d}-{sha256(fresh)}.safetensors")
+        fresh.rename(self.folder / f"{masters.step_count:09d}.{len(fitted.curve)}-{sha256(fresh)}.safetensors")
         _sync(self.folder)
         for path in self._files()[:-2]:
             path.unlink()
@@ -126,7 +126,7 @@ class Checkpoints:
             if sha256(path) == path.stem.split("-")[1]:
                 with safe_open(path, "pt") as file:
                     return json.loads(file.metadata()["fit"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            emit("warning", text=f"the checkpoint of step {int(path.stem.split('-')[0])} is damaged; the one before it counts")
+            emit("warning", text=f"the checkpoint of step {int(path.name[:9])} is damaged; the one before it counts")
             path.unlink()
         return None
 
