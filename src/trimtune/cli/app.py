@@ -198,6 +198,19 @@ def predict(bundle: o.Bundle, texts: o.Texts = None, file: o.Rows = None, column
 
 
 @app.command()
+def chat(folder: o.LanguageModel, system: o.System = "", max_new: o.MaxNew = 200) -> None:
+    """Talk with a tuned language model: its answers are streamed, greedily decoded. A pipe's lines are prompts.
+
+    Example: trimtune chat fitted/
+
+    Example: echo "name[Blue Spice], area[riverside]" | trimtune chat fitted/
+    """
+    from trimtune.cli.chatting import chat as talk
+
+    talk(folder, system, max_new)
+
+
+@app.command()
 def tune(train: o.Data, out: o.FitOut, method: o.Method = "lora", set_: o.Settings = None, model: o.Model = "minilm",
          lr: o.LearningRate = None, epochs: o.Epochs = 4, batch_size: o.BatchSize = 32, max_length: o.MaxLength = 128,
          precision: o.Precision = "auto", patience: o.Patience = 3, class_weights: o.ClassWeights = "none", seed: o.Seed = 0,

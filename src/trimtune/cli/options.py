@@ -26,6 +26,10 @@ Version = Annotated[bool, Option("--version", callback=_version, is_eager=True, 
 StudyFile = Annotated[Path, Argument(metavar="STUDY", help="The study file, such as study.yaml.")]
 RunFolder = Annotated[Path, Argument(metavar="RUN", help="A run folder, such as runs/helpdesk.")]
 Bundle = Annotated[Path, Argument(metavar="BUNDLE", help="A folder that `trimtune ship` wrote.")]
+LanguageModel = Annotated[Path, Argument(metavar="FOLDER", help="A folder that `trimtune tune --task causal-lm` wrote, or a "
+                                                              "run's tuned/METHOD.")]
+System = Annotated[str, Option("--system", metavar="TEXT", help="What a conversation begins with.")]
+MaxNew = Annotated[int, Option("--max-new", min=1, help="Tokens after which an answer is cut.")]
 Part = Annotated[str, Argument(metavar="NAME", help="A part, such as lora or int8.")]
 Texts = Annotated[list[str] | None, Argument(metavar="[TEXT]...", help="Texts; without any, each line of standard input.")]
 Data = Annotated[str, Argument(metavar="DATA", help="A CSV, TSV, JSONL or Parquet file, a hub id, or the bundled 'helpdesk'.")]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+READING = "rendering.json"
+"""the file of a model folder that tells how its rows became tokens, where the tokenizer alone doesn't say"""
+
 
 @dataclass(frozen=True)
 class Inputs:

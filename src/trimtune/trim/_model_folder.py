@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trimtune.tasks import _pretrained, text_classification
+from trimtune.tasks._inputs import READING
 
 if TYPE_CHECKING:
     import torch
@@ -42,3 +44,5 @@ def write_beside(module: torch.nn.Module, source: Path, folder: Path, task: Modu
         module.save_pretrained(str(folder / _pretrained.ADAPTER), save_embedding_layers=False)
         (folder / _pretrained.ADAPTER / "README.md").unlink(missing_ok=True)
     task.load_tokenizer(source).save_pretrained(folder)
+    if (source / READING).is_file():
+        shutil.copy2(source / READING, folder / READING)

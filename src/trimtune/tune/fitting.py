@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
 from trimtune.process import emit
+from trimtune.tasks._inputs import READING
 from trimtune.tune import (
     boundary,
     checkpoint,
@@ -68,6 +70,8 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     learned = learning.values(fitted.best, masters.decay(fitted.best_steps))
     if team.rank == 0 and not until:
         trainable.save(folder, base, model, learned, dict(zip(learning.names, learning.originals, strict=True)), part, model_name)
+        if reading:
+            (folder / READING).write_text(json.dumps(reading, ensure_ascii=False) + "\n", encoding="utf-8")
     parallel.leave(team)
     return {**fitted.facts(), **count, **memory_facts(model, at_once), "learning_rate": learning_rate, "precision": precision_}
 

@@ -1,0 +1,79 @@
+"""The `chat` command: a language model in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from trimtune.ship.generator import Generator, load
+from trimtune.study.turns import ASSISTANT, Turn
+
+_HELP = "/reset forgets what was said, /system TEXT sets the system's words, /quit or Ctrl-D ends; Ctrl-C stops an answer."
+_SYSTEM = "system"
+
+
+class _Talk:
+    """What was said so far, and the commands."""
+
+    def __init__(self, model: Generator, system: str, max_new: int, console: Console) -> None:
+        self.model, self.max_new, self.console = model, max_new, console
+        self.system, self.turns = system, list[Turn]()
+
+    def line(self, text: str) -> bool:
+        """Do what a line says; False if it ends the talk."""
+        command, _, rest = text.strip().partition(" ")
+        if command in ("/quit", "/exit"):
+            return False
+        if command == "/reset":
+            self.turns.clear()
+            self._note("Forgotten.")
+        elif command == "/system":
+            self.system = rest.strip()
+            self.turns.clear()
+            self._note("Set; what was said before is forgotten." if self.model.kind == "chat" else
+                       "This model was tuned on rows without a system's words; they are left out.")
+        elif command.startswith("/"):
+            self._note(_HELP)
+        elif command:
+            self._answer(text)
+        return True
+
+    def _answer(self, text: str) -> None:
+        asked = self.model.turn(text)
+        chat = self.model.kind == "chat"
+        said = [Turn(_SYSTEM, self.system)] * bool(chat and self.system) + [*self.turns * chat, asked]
+        answer, stopped = "", False
+        try:
+            for piece in self.model.stream(tuple(said), self.max_new):
+                answer += piece
+                print(piece, end="", flush=True)
+        except KeyboardInterrupt:
+            stopped = True
+        print(flush=True)
+        if stopped:
+            self._note("Stopped.")
+        if chat and answer.strip():
+            self.turns += [asked, Turn(ASSISTANT, answer)]
+
+    def _note(self, text: str) -> None:
+        self.console.print(Text(text, style="dim"))
+
+
+def chat(folder: Path, system: str, max_new: int) -> None:
+    """Answer each line until the input ends. From a pipe, a line is a prompt and nothing else is printed."""
+    console, live = Console(stderr=True), sys.stdin.isatty()
+    talk = _Talk(load(folder), system, max_new, console)
+    if live:
+        kinds = {"chat": "a conversation", "pairs": "each line is a prompt by itself", "text": "each line is gone on with"}
+        console.print(Text(f"{folder}: {kinds[talk.model.kind]}. {_HELP}", style="dim"))
+    while True:
+        try:
+            if not talk.line(input("> " if live else "")):
+                return
+        except KeyboardInterrupt:
+            console.print(Text("\n/quit or Ctrl-D ends.", style="dim"))
+        except EOFError:
+            return
