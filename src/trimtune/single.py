@@ -104,7 +104,8 @@ def _accuracy(made: Artifact, use: Use, study: Study, rate: float, rows: Artifac
     """On the test rows."""
     ledger = Search(method=use, trials_asked=1, trials=(), seeds_asked=1, learning_rate=rate, seconds=made.seconds,
                     seeds=(search.seed_fit(made),))
-    accuracy = score_seeds(ledger, rows, study.fit.max_length, study.task, store).seeds[0].test_score
+    reading = parts.load("task", study.task).reading(study, rows.facts.get("kind", ""))
+    accuracy = score_seeds(ledger, rows, study.fit.max_length, study.task, store, reading).seeds[0].test_score
     if accuracy is None:
         raise StepFailed(next(step.cause for step in store.steps if step.step == "score"))
     return accuracy

@@ -16,6 +16,16 @@ NAMES = {
     "latency_p50_ms": "Latency p50",
     "latency_p95_ms": "Latency p95",
     "throughput_rows_per_s": "Throughput",
+    "perplexity": "Perplexity",
+    "bleu": "BLEU",
+    "rouge_l": "ROUGE-L",
+    "exact_match": "Exact match",
+    "number_match": "Number match",
+    "ended": "Ended",
+    "first_token_ms": "First token",
+    "tokens_per_s": "Tokens per second",
+    "tokens_per_s_8": "Tokens per second, 8 rows",
+    "kv_cache_mb": "KV cache",
     "peak_memory_mb": "Peak memory",
     "size_mb": "Size on disk",
     "fit_seconds": "Fit time",
@@ -28,6 +38,16 @@ MEANINGS = {
     "latency_p50_ms": "Time for one row: half of the answers came at least this fast.",
     "latency_p95_ms": "Time for one row: 95 of 100 answers came at least this fast.",
     "throughput_rows_per_s": "Rows answered per second when they come in batches.",
+    "perplexity": "The number of equally likely tokens that the model hesitates between at each token of the test rows.",
+    "bleu": "How many runs of one to four words the answers share with the references, 0 to 100.",
+    "rouge_l": "Words that stand in the same order in an answer and in its best reference.",
+    "exact_match": "Share of answers that are a reference, but for case, punctuation and spaces.",
+    "number_match": "Share of answers whose last number is the reference's last one.",
+    "ended": "Share of answers that end by themselves before they are cut.",
+    "first_token_ms": "Time from a prompt's tokens to the first token of its answer; half of them came at least this fast.",
+    "tokens_per_s": "Tokens of one answer written per second, once the prompt is taken in.",
+    "tokens_per_s_8": "Tokens written per second by eight answers together.",
+    "kv_cache_mb": "Keys and values that the model keeps for eight answers.",
     "peak_memory_mb": "The most memory that loading the model and answering added to the process.",
     "size_mb": "Bytes on disk of what would be shipped.",
     "fit_seconds": "Time of the fit of the tuned weights and of the trim after it; the search is not counted in.",
@@ -55,7 +75,7 @@ def _unit(reading: str, unit: str) -> str:
         return "share"
     if unit == "%" or unit in _SUFFIXES.values():
         return unit
-    guessed = next((unit for suffix, unit in _SUFFIXES.items() if reading.endswith(suffix)), unit)
+    guessed = next((unit for suffix, unit in _SUFFIXES.items() if reading.endswith(suffix)), unit.removeprefix("1"))
     return guessed if unit in ("", "1", "ratio", "mb", "seconds") else unit
 
 
