@@ -38,7 +38,8 @@ def test_a_real_model_is_timed_on_the_same_rows_by_all(lm: Callable[..., Any]) -
     for count in range(3):
         subject.turn, begun[:] = count, []
         taken.append(generation.sample(subject, config))
-        assert len(begun) == (10 if count == 0 else 5), "the first turn warms up with a whole round"
+        lengths = {len(prompt) for turn in range(6) for prompt in subject.draw(2, config.seed, 7, turn)}
+        assert len(begun) == 5 + (count == 0) * (5 + len(lengths)), "the first turn warms up with every length and a round"
         assert [len(rows) for rows in begun[-5:]] == [1, 1, 1, 1, 8]
     assert [len(one["first_ms"]) for one in taken] == [2, 2, 2]
     assert [one["one"][0] for one in taken] == [one["several"][0] for one in taken] == [5, 5, 5]

@@ -91,17 +91,20 @@ def open_lm(task: ModuleType, folder: Path, engine: str, rows: Path, max_length:
     prompts = [Prompt(rendering.asked(turns, "test"), _text(turns), [test.rows[index][-1].content for index in indices])
                for turns, indices in asked.items() if turns[-1].role != TEXT]
     short = [prompt for prompt in prompts if len(prompt.tokens) <= min(max_length, context - 1)]
-    starts = [prompt.tokens for prompt in prompts] or [ids[:max(1, len(ids) // 2)] for ids in inputs.ids]
+    starts = [prompt.tokens for prompt in short or prompts] or [ids[:max(1, len(ids) // 2)] for ids in inputs.ids]
     ends = task.ends(rendering) if prompts else set()
     return LMSubject(folder, load(folder, engine, threads), tokenizer, inputs, groups, short, len(prompts) - len(short), starts,
                      ends, context)
 
 
-def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and mask, int64 [B, T]."""
-    width = max(map(len, prompts))
-    ids_BT = np.array([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], dtype=np.int64)
-    return ids_BT, np.array([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], dtype=np.int64)
+def padded(rows: Sequence[Sequence[int]], pad_id: int, left: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and mask, int64 [B, T]; padded on the right, or `left` as prompts are."""
+    shape = len(rows), max(map(len, rows))
+    ids_BT, mask_BT = np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    for at, row in enumerate(rows):
+        place = slice(shape[1] - len(row), None) if left else slice(len(row))
+        ids_BT[at, place], mask_BT[at, place] = row, 1
+    return ids_BT, mask_BT
 
 
 def _context(folder: Path) -> int:

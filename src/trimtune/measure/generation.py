@@ -2,7 +2,8 @@
 
 When to use: for what a user of a chat waits, and for what a server gives. Protocol: candidates take turns, six rounds; in a
 round every candidate gets the same prompts of the test split in seeded order (of plain texts their first halves), as tokens.
-At each turn a pause and a warm-up come first and are discarded, in the first turn a whole round. Then:
+At each turn a pause and a warm-up come first and are discarded, in the first turn one prompt of each length that will come
+(engines prepare their kernels by shape) and a whole round. Then:
 
     first_token_ms  taking in one prompt until the logits of its first new token, batch 1; median over all prompts
     tokens_per_s    `new_tokens` steps with one row, the likeliest token taken each time; median of the rounds
@@ -24,7 +25,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.measure._intervals import median_range, percentile_interval, samples_needed
-from trimtune.measure._lm_subject import LMSubject, left_padded
+from trimtune.measure._lm_subject import LMSubject, padded
 from trimtune.measure._timing import passes, quiet
 from trimtune.records import Better, Reading
 
@@ -50,14 +51,20 @@ def sample(subject: LMSubject, config: Config) -> dict[str, Any]:
     """One turn: `first_ms` of each prompt, [steps, seconds] of one row and of 8, `cache_bytes` of the 8."""
     with quiet(config.settle_seconds):
         if subject.turn == 0:
+            coming = [prompt for turn in range(ROUNDS) for prompt in _alone(subject, config, turn)]
+            for prompt in {len(prompt): prompt for prompt in coming}.values():
+                _begin(subject, [prompt])
             _round(subject, config)
         return _round(subject, config)
 
 
+def _alone(subject: LMSubject, config: Config, turn: int | None = None) -> list[list[int]]:
+    return subject.draw(config.rows, config.seed, config.new_tokens + config.warm_up, turn)
+
+
 def _round(subject: LMSubject, config: Config) -> dict[str, Any]:
-    new = config.new_tokens + config.warm_up
-    alone = subject.draw(config.rows, config.seed, new)
-    together = subject.draw(_TOGETHER, config.seed + 1, new)
+    alone = _alone(subject, config)
+    together = subject.draw(_TOGETHER, config.seed + 1, config.new_tokens + config.warm_up)
     _begin(subject, alone[:1])
     first = passes(lambda prompt: _begin(subject, [prompt]), alone, 0.0, config.at_most)
     one = _steps(subject, alone[:1], config)
@@ -67,7 +74,7 @@ def _round(subject: LMSubject, config: Config) -> dict[str, Any]:
 
 
 def _begin(subject: LMSubject, prompts: Sequence[Sequence[int]]) -> np.ndarray:
-    return subject.decoder.begin(*left_padded(prompts, subject.inputs.pad_id))
+    return subject.decoder.begin(*padded(prompts, subject.inputs.pad_id, left=True))
 
 
 def _steps(subject: LMSubject, prompts: Sequence[Sequence[int]], config: Config) -> tuple[int, float]:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.errors import StepFailed
 from trimtune.measure._intervals import bootstrap
-from trimtune.measure._lm_subject import LMSubject
+from trimtune.measure._lm_subject import LMSubject, padded
 from trimtune.records import Better, Reading
 from trimtune.tasks._chunked_loss import IGNORED
 
@@ -48,7 +48,7 @@ def sample(subject: LMSubject, config: Config) -> dict[str, Any]:
     order = sorted(range(len(rows.ids)), key=lambda row: -len(rows.ids[row]))
     for start in range(0, len(order), together):
         batch = order[start:start + together]
-        ids_BT, mask_BT = right_padded([rows.ids[row] for row in batch], rows.pad_id)
+        ids_BT, mask_BT = padded([rows.ids[row] for row in batch], rows.pad_id)
         sums = negative_log_likelihood(subject.decoder.logits(ids_BT, mask_BT), [rows.targets[row] for row in batch])
         for row, value in zip(batch, sums, strict=True):
             found[rows.numbers[row]] += value
@@ -57,13 +57,6 @@ def sample(subject: LMSubject, config: Config) -> dict[str, Any]:
         tokens[number] += count
     return {"nll": list(found.values()), "tokens": list(tokens.values()), "group": [subject.groups[number] for number in found],
             "notes": rows.notes}
-
-
-def right_padded(ids: list[list[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and mask, int64 [B, T]."""
-    width = max(map(len, ids))
-    ids_BT = np.array([[*row, *[pad_id] * (width - len(row))] for row in ids], dtype=np.int64)
-    return ids_BT, np.array([[1] * len(row) + [0] * (width - len(row)) for row in ids], dtype=np.int64)
 
 
 def negative_log_likelihood(logits_BTV: np.ndarray, targets: list[list[int]]) -> list[float]:
