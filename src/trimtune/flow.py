@@ -18,10 +18,10 @@ from trimtune.engines._export import exported
 from trimtune.errors import StepFailed, Unavailable
 from trimtune.measure import _machine as machine
 from trimtune.measure._baselines import race
-from trimtune.measure._protocol import measure_all
+from trimtune.measure._protocol import Measured, measure_all
 from trimtune.measure._seeds import score_seeds
 from trimtune.process import Watch, warm_up
-from trimtune.records import Artifact, Candidate, Limit, Prefer, Reading, Study
+from trimtune.records import Artifact, Candidate, Limit, Prefer, Study
 from trimtune.report.files import write
 from trimtune.results import Plan, Result, Row, Search
 from trimtune.store import Store, show
@@ -58,16 +58,18 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         store.stage("measure")
         engines = {candidate.name: candidate.engine for candidate in candidates}
         runnable = {name: made[1] for name, made in built.items() if not isinstance(made, StepFailed)}
-        readings, predictions, failures = measure_all(runnable, engines, rows, study.fit.max_length, store, task=study.task)
-        searches = tuple(score_seeds(ledger, rows, study.fit.max_length, study.task, store) for ledger, _ in tuned.values())
+        reading = parts.load("task", study.task).reading(study, facts.kind)
+        measured = measure_all(runnable, engines, rows, study.fit.max_length, store, task=study.task, reading=reading)
+        searches = tuple(score_seeds(ledger, rows, study.fit.max_length, study.task, store, reading)
+                         for ledger, _ in tuned.values())
 
         store.stage("choose and report")
-        lines = [_row(candidate, built[candidate.name], readings, failures, store) for candidate in candidates]
-        metric, truth = parts.load("task", study.task).METRIC, tuple(rows.facts["test_labels"])
+        lines = [_row(candidate, built[candidate.name], measured, store) for candidate in candidates]
+        metric, truth = parts.load("task", study.task).METRIC, tuple(rows.facts.get("test_labels", ()))
         result = Result(study=study, data=facts, machine=machine.describe(), rows=tuple(lines), searches=searches,
-                        choice=choose(lines, predictions, truth, study.require, study.prefer, baselines, metric),
+                        choice=choose(lines, measured.by_row, truth, study.require, study.prefer, baselines, metric),
                         baselines=baselines, steps=tuple(store.steps),
-                        predictions={name: tuple(found) for name, found in predictions.items()}, truth=truth,
+                        predictions={name: tuple(found) for name, found in measured.by_row.items()}, truth=truth,
                         version=version("trimtune"), created=datetime.now(UTC).isoformat(timespec="seconds"),
                         seconds=time.perf_counter() - started)
         folder = runs / study.name
@@ -110,11 +112,10 @@ def _build(candidate: Candidate, study: Study, tuned: dict[str, tuple[Search, Ar
         return failure
 
 
-def _row(candidate: Candidate, built: Built | StepFailed, readings: dict[str, dict[str, Reading]], failures: dict[str, str],
-         store: Store) -> Row:
-    if isinstance(built, StepFailed) or candidate.name in failures:
-        cause = built.cause if isinstance(built, StepFailed) else failures[candidate.name]
+def _row(candidate: Candidate, built: Built | StepFailed, measured: Measured, store: Store) -> Row:
+    if isinstance(built, StepFailed) or candidate.name in measured.failures:
+        cause = built.cause if isinstance(built, StepFailed) else measured.failures[candidate.name]
         return Row(candidate=candidate, status="unavailable" if isinstance(built, Unavailable) else "failed", cause=cause)
     links, runnable = built
     return Row(candidate=candidate, status="measured", packed=runnable.facts["packed"], artifact=runnable.key,
-               trimmed=links[-1].key, readings={**readings[candidate.name], **cost(links, store)})
+               trimmed=links[-1].key, readings={**measured.readings[candidate.name], **cost(links, store)})

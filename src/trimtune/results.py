@@ -155,7 +155,7 @@ class Result(Record):
     searches: tuple[Search, ...]
     steps: tuple[Step, ...]
     choice: Choice
-    predictions: dict[str, tuple[int | float, ...]] = Field(default_factory=dict)
+    predictions: dict[str, tuple[int | tuple[float, int], ...]] = Field(default_factory=dict)
     """candidate name → predicted label index of every test row"""
     baselines: tuple[Baseline, ...] = ()
     truth: tuple[int, ...] = ()

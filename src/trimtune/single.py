@@ -107,7 +107,8 @@ def _test_score(made: Artifact, use: Use, study: Study, rate: float, rows: Artif
     """On the test rows."""
     ledger = Search(method=use, trials_asked=1, trials=(), seeds_asked=1, learning_rate=rate, seconds=made.seconds,
                     seeds=(search.seed_fit(made),))
-    score = score_seeds(ledger, rows, study.fit.max_length, study.task, store).seeds[0].test_score
+    reading = parts.load("task", study.task).reading(study, rows.facts.get("kind", ""))
+    score = score_seeds(ledger, rows, study.fit.max_length, study.task, store, reading).seeds[0].test_score
     if score is None:
         raise StepFailed(next(step.cause for step in store.steps if step.step == "score"))
     return score

@@ -44,15 +44,16 @@ def test_one_row_decides_nothing():
 
 def test_a_candidate_without_scores_is_refused():
     with pytest.raises(TrimtuneError, match="of b don't match the 2 test rows"):
-        likelihoods({"a": [-1.0, -2.0], "b": [-1.0]}, [3, 4], ["a", "b"])
+        likelihoods({"a": [(1.0, 3), (2.0, 4)], "b": [(1.0, 3)]}, ["a", "b"])
 
 
 def test_the_choice_speaks_of_perplexity():
-    rng, counts = np.random.default_rng(2), [20] * 50
+    rng = np.random.default_rng(2)
     base = rng.normal(-30, 4, 50)
     rows = [row(name, engine="torch_eager", ms=ms) for name, ms in (("full", 9.0), ("lora", 4.0), ("prompt", 2.0))]
     scores = {"full@torch_eager": base, "lora@torch_eager": base + rng.normal(0, 0.5, 50), "prompt@torch_eager": base - 5}
-    choice = choose(rows, {name: list(found) for name, found in scores.items()}, counts, (), "quality", (), "perplexity")
+    by_row = {name: [(-one, 20) for one in found] for name, found in scores.items()}
+    choice = choose(rows, by_row, (), (), "quality", (), "perplexity")
     assert choice.picked == "lora@torch_eager"
     assert choice.tied == ("full@torch_eager", "lora@torch_eager")
     assert f"perplexity {math.exp(-scores['lora@torch_eager'].sum() / 1000):.3g} on 50 test rows" in choice.sentence

@@ -18,7 +18,18 @@ def test_the_promised_readings_are_there_once() -> None:
     named = [reading for name in MEASURES for reading in parts.load("measure", name).READINGS]
     assert len(named) == len(set(named))
     assert set(named) >= {"accuracy", "macro_f1", "worst_class_accuracy", "latency_p50_ms", "latency_p95_ms",
-                          "throughput_rows_per_s", "peak_memory_mb", "size_mb"}
+                          "throughput_rows_per_s", "peak_memory_mb", "size_mb", "perplexity", "bleu", "rouge_l", "exact_match",
+                          "number_match", "ended", "first_token_ms", "tokens_per_s", "tokens_per_s_8", "kv_cache_mb"}
+
+
+@pytest.mark.parametrize("task", parts.names("task"))
+def test_each_task_has_one_pace_and_one_way_to_compare_rows(task: str) -> None:
+    """Without a pace nobody could tell whether figures taken on two days may stand side by side."""
+    mine = [module for name in MEASURES if task in (module := parts.load("measure", name)).TASKS]
+    assert sum(hasattr(module, "pace_ms") for module in mine) == 1
+    assert sum(hasattr(module, "by_row") for module in mine) == 1
+    assert sum(hasattr(module, "examples") for module in mine) <= 1
+    assert {"peak_memory_mb", "size_mb"} < {reading for module in mine for reading in module.READINGS}
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -46,6 +57,7 @@ def test_config_has_defaults_is_frozen_strict_and_plain(name: str) -> None:
 
 def test_importing_the_measures_pulls_no_heavy_library() -> None:
     code = ("import sys; from trimtune import parts; [parts.load('measure', n) for n in parts.names('measure')]; "
-            "print([m for m in ('torch', 'transformers', 'scipy', 'sklearn', 'pandas', 'datasets') if m in sys.modules])")
+            "print([m for m in ('torch', 'transformers', 'scipy', 'sklearn', 'pandas', 'datasets', 'sacrebleu', 'nltk') "
+            "if m in sys.modules])")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

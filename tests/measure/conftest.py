@@ -77,3 +77,52 @@ def runnable(store: Store) -> Callable[..., Artifact]:
         return store.step("engine", name, work, {}, fresh=False)
 
     return make
+
+
+@pytest.fixture
+def stories(shared_data: Path) -> Path:
+    """The smallest real Llama: 260 thousand parameters that tell stories."""
+    return shared_data / "models" / "stories260K"
+
+
+MILLS = [("name[The Mill], food[Fast]", "The Mill serves fast food."), ("name[The Mill], food[Fast]", "Fast food: The Mill."),
+         ("name[Aromi], area[riverside]", "Aromi is by the river."), ("name[Zizzi]", "Zizzi is a pub."),
+         ("name[The Mill], food[Fast]", "The Mill is a place for fast food, and it is cheap."),
+         *((f"Once upon a time there were {count} birds", f"They had {count} eggs.") for count in range(3, 8)),
+         ("Once upon a time there were 8 birds" + " and a dog" * 12, "They had 8 eggs.")]
+TALES = ["Once upon a time, there was a little girl named Lily. She loved to play outside in the park.",
+         "One day, a big dog came to the house. The dog was happy.", "Tom had a red ball. " * 12]
+
+
+@pytest.fixture
+def lm_rows(store: Store) -> Callable[[str], Artifact]:
+    """Test rows of a kind: 11 pairs of 9 prompts, or 3 plain texts."""
+    from trimtune.study import language
+    from trimtune.study.turns import Turn
+
+    def make(kind: str) -> Artifact:
+        rows = ([(Turn("user", prompt), Turn("assistant", answer)) for prompt, answer in MILLS] if kind == "pairs"
+                else [(Turn("text", tale),) for tale in TALES])
+        split = language.Split(rows, list(range(2, 2 + len(rows))))
+        facts = DataFacts(labels=(), rows={"test": len(rows)}, text="mr", label="ref", kind=kind)
+
+        def work(folder: Path) -> dict[str, Any]:
+            language.save(language.Rows(split, split, split, facts), folder)
+            return {"kind": kind}
+
+        return store.step("data", kind, work, {}, fresh=False)
+
+    return make
+
+
+@pytest.fixture
+def lm(stories: Path, lm_rows: Callable[[str], Artifact]) -> Callable[..., Any]:
+    """A language model opened for measuring, in this process."""
+    from trimtune.measure._lm_subject import open_lm
+    from trimtune.tasks import causal_lm
+
+    def opened(kind: str = "pairs", max_length: int = 128, learned: str = "answers") -> Any:
+        return open_lm(causal_lm, stories, "plain_decoder", lm_rows(kind).folder, max_length, 1,
+                       {"kind": kind, "template": "", "learned": learned})
+
+    return opened

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtune.measure._intervals import median_range, percentile_interval, samples_needed, wilson
+from trimtune.measure._intervals import bootstrap, median_range, percentile_interval, samples_needed, wilson
 
 
 @settings(deadline=None)
@@ -45,3 +45,24 @@ def test_median_range_says_its_coverage() -> None:
     low, high, how = median_range(range(20))
     assert (low, high) == (5, 14)
     assert how.endswith("96%")
+
+
+def test_a_bootstrap_of_sums_is_scipys() -> None:
+    from scipy.stats import bootstrap as reference
+
+    values = np.random.default_rng(3).exponential(size=(80, 1))
+    expected = reference((values[:, 0],), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(0))
+    found = bootstrap(values, lambda sums: sums[:, 0] / 80)
+    assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.02)
+    assert found == bootstrap(values, lambda sums: sums[:, 0] / 80)
+
+
+def test_a_bootstrap_narrows_as_the_root_of_the_units() -> None:
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.exponential(size=1600), rng.integers(5, 30, size=1600)], axis=1)
+    widths = []
+    for count in (100, 1600):
+        low, high = bootstrap(values[:count], lambda sums: sums[:, 0] / sums[:, 1])
+        assert low < values[:count, 0].sum() / values[:count, 1].sum() < high
+        widths.append(high - low)
+    assert 2.5 < widths[0] / widths[1] < 6

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.report import results
 
-from trimtune.records import Fit, Limit, Use
+from trimtune.records import Fit, Limit, Reading, Use
 from trimtune.report import drawing, pareto, search_picture, tables, tuning, words
 
 
@@ -108,6 +108,16 @@ def test_intervals_and_limits_read_like_figures() -> None:
     assert words.limit(result, result.study.require[0]) == "Size on disk ≤ 30 MB" == words.binding(result)
     assert words.rate(1e-3) == "1e-3" and words.rate(3.16e-4) == "3.2e-4"
     assert words.moment("2026-02-03T10:11:12+00:00") == "2026-02-03 10:11:12 UTC" and words.moment("today") == "today"
+
+
+def test_readings_of_language_models_read_like_figures() -> None:
+    def reading(name: str, value: float, unit: str) -> Reading:
+        return Reading(name=name, value=value, unit=unit, better="lower", n=9, low=value, high=2 * value)
+
+    assert (words.title("perplexity"), words.value(reading("perplexity", 12.34, "1"))) == ("Perplexity", "12.3")
+    assert words.interval(reading("perplexity", 12.34, "1")) == "12.3 – 24.7"
+    assert words.value(reading("tokens_per_s_8", 250.0, "tokens/s")) == "250 tokens/s"
+    assert words.value(reading("rouge_l", 0.314, "fraction")) == "31.4%"
 
 
 def test_pictures_leave_out_what_is_not_there() -> None:

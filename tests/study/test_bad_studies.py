@@ -96,6 +96,7 @@ CASES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "budget infinite": (HEAD + "budget: {minutes: .inf}\n", ("study.yaml:3: budget.minutes", "a number")),
     # require
     "unknown reading": (HEAD + 'require: {latency: "<= 8"}\n', ("study.yaml:3: require.latency", "'latency'", "latency_p50_ms")),
+    "reading of another task": (HEAD + 'require: {perplexity: "<= 8"}\n', ("study.yaml:3: require.perplexity", "accuracy")),
     "limit without a sign": (HEAD + "require: {size_mb: 30}\n", ("study.yaml:3: require.size_mb", "'30'", "<=")),
     "limit with a unit": (HEAD + 'require: {size_mb: "<= 30 MB"}\n',
                           ("study.yaml:3: require.size_mb", "'<= 30 MB'", "without a unit")),

@@ -68,6 +68,13 @@ def test_an_answer_always_has_an_end_even_if_the_template_writes_none(tokenizer:
     assert any("padding" in note for note in rendering.words()), "its padding token is its end token"
 
 
+def test_what_ends_an_answer(tokenizer: Any) -> None:
+    end, turn = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert causal_lm.ends(Rendering(tokenizer, "pairs")) == {end}
+    assert causal_lm.ends(Rendering(tokenizer, "chat", CHATML, "all")) == {end, turn}
+    assert causal_lm.ends(Rendering(tokenizer, "chat", ENDLESS)) == {end}
+
+
 def test_a_prompt_in_use_is_the_prompt_in_training(tokenizer: Any) -> None:
     """The tokens after which an answer is asked for are those that stand before it in a row."""
     for rendering, row in [(Rendering(tokenizer, "pairs"), PAIR), (Rendering(tokenizer, "pairs", CHATML), PAIR),

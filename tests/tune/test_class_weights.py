@@ -44,9 +44,11 @@ def test_the_minority_class_is_found_more_often(method: str, small, tmp_path) ->
     import csv
 
     from trimtune import parts
-    from trimtune.measure.quality import score_model
+    from trimtune.measure.quality import predict
     from trimtune.records import DataSpec, Use
+    from trimtune.study import data
     from trimtune.study.stored import prepared
+    from trimtune.tasks import text_classification as task
     from trimtune.tasks._base import base_of
     from trimtune.tune.fits import Fits
 
@@ -70,7 +72,9 @@ def test_the_minority_class_is_found_more_often(method: str, small, tmp_path) ->
         use = Use(name=method, config=parts.load("method", method).Config().model_dump())
         low, high = parts.load("method", method).LEARNING_RATES
         made = Fits(use, asked, base_of(asked, facts.labels, store), rows, store)((low * high) ** 0.5, 0)
-        answers = score_model(made.folder, made.folder, rows.folder, "test", 48)["predictions"]
+        model, tokenizer = task.load_model(made.folder), task.load_tokenizer(made.folder)
+        answers = predict(lambda texts: model(**{name: torch.from_numpy(value) for name, value in task.encode(  # noqa: B023
+            tokenizer, texts, 48).items()}).logits.detach().numpy(), data.load(rows.folder).test.texts, 64)  # noqa: B023
         rare = facts.labels.index("integration_help")
         hits = [answer == rare for answer, label in zip(answers, rows.facts["test_labels"], strict=True) if label == rare]
         recall[kind] = sum(hits) / len(hits)

@@ -38,10 +38,10 @@ def test_a_fit_learns_says_what_it_did_and_reloads_as_it_was_scored(method, fits
     assert 0 < facts["trained_parameters"] <= facts["parameters"]
     assert facts["tokens_per_s"] > 0
     assert artifact.peak_memory_mb > 100
-    from trimtune.measure.quality import score_model
+    from trimtune.tune.scoring import score_model
 
-    scored = score_model(artifact.folder, artifact.folder, rows.folder, "validation", study.fit.max_length)
-    assert scored["accuracy"] == pytest.approx(facts["validation_score"], abs=0.03)  # head and adapter came back
+    scored = score_model(artifact.folder, artifact.folder, rows.folder, "validation", study.fit.max_length, study.task)
+    assert scored["score"] == pytest.approx(facts["validation_score"], abs=0.03)  # head and adapter came back
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
         rows: every candidate of the study, failed ones too.
         predictions: candidate → predicted label index of each test row, for every measured candidate.
         truth: label index of each test row.
-        metric: `perplexity` for language models: predictions are each row's log-likelihood, truth its learned tokens.
+        metric: `perplexity` for language models: predictions are (negative log-likelihood, learned tokens) of each row.
         baselines: what needs no tuning. If the picked candidate does not beat one of them, the first sentence says so.
 
     Raises:
@@ -38,8 +38,9 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
         return Choice(picked=None, runner_up=None, binding_limit=None, sentence=explain.nothing_measured(rows),
                       rejected=tuple(Rejection(candidate=row.name, reason=reasons.failure(row)) for row in rows))
     scored = {baseline.name: baseline.predictions for baseline in baselines if not baseline.cause}
-    compare: Any = likelihoods if metric == "perplexity" else answers
-    compared: Compared = compare({**predictions, **scored}, truth, [*(row.name for row in measured), *scored])
+    names = [row.name for row in measured]
+    compared: Compared = (likelihoods(predictions, names) if metric == "perplexity" else
+                          answers({**predictions, **scored}, truth, [*names, *scored]))
     best = best_scored(measured, compared)
     tied = tuple(row.name for row in measured if not compared.better(best.name, row.name))
     inside = [row for row in measured if not violated(row, require)]

@@ -29,21 +29,22 @@ class Likelihoods(Compared):
         return paired(self.row_KN[i] - self.row_KN[j], self.counts_N)
 
 
-def likelihoods(rows: Mapping[str, Sequence[float]], counts: Sequence[int], names: Sequence[str]) -> Likelihoods:
+def likelihoods(rows: Mapping[str, Sequence[tuple[float, int]]], names: Sequence[str]) -> Likelihoods:
     """Compare all pairs of `names`.
 
     Args:
-        rows: candidate → log-likelihood of each test row's learned tokens, in nats.
-        counts: their number in each test row.
+        rows: candidate → of each test row the negative log-likelihood of its learned tokens, in nats, and their number.
 
     Raises:
-        TrimtuneError: a candidate has none, or not one per row.
+        TrimtuneError: candidates were not scored on the same tokens.
     """
-    bad = next((name for name in names if len(rows.get(name, ())) != len(counts)), None)
+    counts = [count for _, count in rows.get(names[0], ())]
+    bad = next((name for name in names if [count for _, count in rows.get(name, ())] != counts), None)
     if bad is not None or not counts:
         raise TrimtuneError(f"The log-likelihoods of {bad or 'the candidates'} don't match the {len(counts)} test rows.",
-                            "Each measured candidate needs one for each test row.", "Run the study again.")
-    row_KN, counts_N = np.array([rows[name] for name in names], dtype=float), np.asarray(counts, dtype=float)
+                            "Each measured candidate needs one for each test row, over the same tokens.", "Run the study again.")
+    row_KN = -np.array([[value for value, _ in rows[name]] for name in names], dtype=float)
+    counts_N = np.asarray(counts, dtype=float)
     found = [[paired(one - other, counts_N) for other in row_KN] for one in row_KN]
     better_KK = np.array([[each.value > 0 and not each.tied for each in line] for line in found])
     return Likelihoods(tuple(names), row_KN.sum(axis=1) / counts_N.sum(), better_KK, len(counts), row_KN, counts_N)

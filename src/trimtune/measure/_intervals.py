@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -44,6 +44,17 @@ def percentile_interval(rounds: Sequence[Sequence[float]], percentile: float, se
     picks_BRL = (rng.random((RESAMPLES, len(taken), lengths.max())) * lengths[drawn_BR][..., None]).astype(np.int64)
     found = np.percentile(padded_RL[drawn_BR[..., None], picks_BRL].reshape(RESAMPLES, -1), percentile, axis=1)
     low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def bootstrap(values_NK: np.ndarray, of: Callable[[np.ndarray], np.ndarray], seed: int = 0) -> tuple[float, float]:
+    """Bootstrap 95% interval of what follows from sums over independent units.
+
+    Units are drawn with replacement, N of N, and their K values summed; `of` maps such sums [B, K] to statistics [B].
+    """
+    rng, n = np.random.default_rng(seed), len(values_NK)
+    sums_BK = np.stack([values_NK[rng.integers(n, size=n)].sum(axis=0) for _ in range(RESAMPLES)])
+    low, high = np.percentile(of(sums_BK), [2.5, 97.5])
     return float(low), float(high)
 
 

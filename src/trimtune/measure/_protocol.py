@@ -12,25 +12,38 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trimtune import parts
 from trimtune.errors import StepFailed
 from trimtune.measure import _machine
-from trimtune.measure._session import Job, Samples, Taken, median_ms, run_session
+from trimtune.measure._session import Job, Samples, Taken, pace_ms, run_session, told
 from trimtune.process import threads
 from trimtune.records import Artifact, Reading, Use
 from trimtune.store import Store
+from trimtune.study.uses import tasks_of
 
 DRIFT_ALLOWED = 0.15
-"""beyond this change of the anchor's median latency, old and new figures are not comparable: all is measured anew"""
+"""beyond this change of the anchor's pace, old and new figures are not comparable: all is measured anew"""
 _SAMPLES = "samples.json"
-_TIMED_UNITS = ("ms", "rows/s")
+_TIMED_UNITS = ("ms", "rows/s", "tokens/s")
+
+
+class Measured(NamedTuple):
+    """What is known of candidates, by their names."""
+
+    readings: dict[str, dict[str, Reading]]
+    by_row: dict[str, list[Any]]
+    """what each test row got, for comparing candidates row by row: a label index, or (nll, tokens) of a language model"""
+    failures: dict[str, str]
+    """the cause, of those that could not be measured"""
+    examples: dict[str, list[dict[str, Any]]]
+    """a language model's first answers: prompt, reference, answer, ended"""
 
 
 def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], rows: Artifact, max_length: int, store: Store, *,
-                task: str = "text_classification", configs: Mapping[str, dict[str, Any]] | None = None,
-                ) -> tuple[dict[str, dict[str, Reading]], dict[str, list[int]], dict[str, str]]:
+                task: str = "text_classification", reading: dict[str, Any] | None = None,
+                configs: Mapping[str, dict[str, Any]] | None = None) -> Measured:
     """Measure every candidate, or read what is known of it from the store.
 
     Args:
@@ -38,21 +51,21 @@ def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], ro
         engines: candidate → the engine that loads it.
         rows: the artifact that holds the splits; only its test split is used.
         max_length: tokens kept of a row.
+        task: of the study; its measures are taken, those first that nothing else may come before.
+        reading: what else decides how the task's rows become tokens (`reading` of the task).
         configs: measure → what differs from its defaults.
-
-    Returns:
-        readings by candidate and name, predictions (label index of each test row) by candidate, and the cause by candidate
-        for those that could not be measured.
     """
     given = configs or {}
-    full = {name: parts.load("measure", name).Config(**given.get(name, {})).model_dump() for name in parts.names("measure")}
-    job = Job(runnable, engines, rows, max_length, task, full, store.folder / "logs", store.watch)
+    modules = {name: module for name in parts.names("measure") if task in tasks_of(module := parts.load("measure", name))}
+    full = {name: modules[name].Config(**given.get(name, {})).model_dump()
+            for name in sorted(modules, key=lambda name: not getattr(modules[name], "FIRST", False))}
+    job = Job(runnable, engines, rows, max_length, task, reading or {}, full, store.folder / "logs", store.watch)
     kept = {name: found for name in runnable if (found := store.get(**_recipe(job, name)))}
     missing = [name for name in runnable if name not in kept]
     taken = Taken()
     if missing:
         anchor = next(iter(kept), None)
-        taken = run_session(job, missing, anchor, median_ms(_samples(kept[anchor])) if anchor else None)
+        taken = run_session(job, missing, anchor, pace_ms(job, _samples(kept[anchor])) if anchor else None)
         drift = max((drift for _, drift in taken.anchors.values()), key=lambda drift: abs(drift - 1), default=1.0)
         if anchor and abs(drift - 1) > DRIFT_ALLOWED:
             store.watch({"kind": "note", "text": f"{anchor} now takes {drift:.2f}× the time it took when it was measured: "
@@ -63,14 +76,16 @@ def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], ro
     measured, failures = _commit(job, store, taken)
     samples = {name: _samples(artifact) for name, artifact in measured.items()}
     readings = {name: _readings(job, samples[name], str(measured[name].facts["note"])) for name in measured}
-    return readings, {name: list(taken["quality"][0]["predictions"]) for name, taken in samples.items()}, failures
+    by_row = {name: list(told(job, taken, "by_row") or ()) for name, taken in samples.items()}
+    return Measured(readings, by_row, failures, {name: told(job, taken, "examples") or [] for name, taken in samples.items()})
 
 
 def _recipe(job: Job, name: str) -> dict[str, Any]:
-    """What decides a candidate's samples: the folder, the rows, the protocol's code and configs, and the machine."""
-    code = hashlib.sha256("".join(parts.source_hash("measure", measure) for measure in job.configs).encode()).hexdigest()
+    """What decides a candidate's samples: the folder, the rows and how they are read, the code, its configs, the machine."""
+    sources = [parts.source_hash("task", job.task), *(parts.source_hash("measure", measure) for measure in job.configs)]
+    code = hashlib.sha256("".join(sources).encode()).hexdigest()
     config = {"measures": job.configs, "max_length": job.max_length, "threads": threads(), "task": job.task,
-              "machine": _machine.describe()}
+              "reading": job.reading, "machine": _machine.describe()}
     return {"step": "measure", "part": job.engines[name].name, "config": config, "code": code,
             "parents": (job.runnable[name], job.rows)}
 

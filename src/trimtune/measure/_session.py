@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trimtune import parts
 from trimtune.errors import StepFailed
 from trimtune.measure import _machine
@@ -34,6 +32,8 @@ class Job:
     rows: Artifact
     max_length: int
     task: str
+    reading: dict[str, Any]
+    """what beside `max_length` decides how the task's rows become tokens"""
     configs: dict[str, dict[str, Any]]
     """measure → its config, in the order in which they are taken"""
     logs: Path
@@ -61,11 +61,11 @@ def run_session(job: Job, names: list[str], anchor: str | None, reference_ms: fl
         whole.failures.update({name: taken.failures[name] for name in block if name in taken.failures})
         whole.spent.update({name: taken.spent[name] for name in block if name in taken.spent})
         if anchor in taken.samples and reference_ms:
-            drift = median_ms(taken.samples[anchor]) / reference_ms
+            drift = pace_ms(job, taken.samples[anchor]) / reference_ms
             whole.anchors.update(dict.fromkeys(block, (anchor, drift)))
         if anchor is None and taken.samples:
             anchor = next(iter(taken.samples))
-            reference_ms = median_ms(taken.samples[anchor])
+            reference_ms = pace_ms(job, taken.samples[anchor])
     return whole
 
 
@@ -134,7 +134,7 @@ def _start(job: Job, names: list[str], workers: dict[str, Worker], clock: dict[s
         started = time.perf_counter()
         try:
             workers[name].open(open_subject, job.runnable[name].folder, job.engines[name].name, job.rows.folder, job.task,
-                               job.max_length, threads())
+                               job.max_length, threads(), job.reading)
         except StepFailed as error:
             failures[name] = error
         clock[name] += time.perf_counter() - started
@@ -149,8 +149,15 @@ def _start(job: Job, names: list[str], workers: dict[str, Worker], clock: dict[s
     return failures
 
 
-def median_ms(samples: Samples) -> float:
-    return float(np.median([ms for turn in samples["latency"] for ms in turn["ms"]]))
+def told(job: Job, samples: Samples, what: str) -> Any:
+    """What the first measure that has a function of this name makes of its samples; None if none has one."""
+    measures = {name: parts.load("measure", name) for name in job.configs}
+    return next((getattr(module, what)(samples[name]) for name, module in measures.items() if hasattr(module, what)), None)
+
+
+def pace_ms(job: Job, samples: Samples) -> float:
+    """What tells, taken twice of one candidate, whether the machine has kept its pace."""
+    return float(told(job, samples, "pace_ms"))
 
 
 def _folder_mb(artifact: Artifact) -> float:

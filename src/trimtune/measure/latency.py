@@ -17,9 +17,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.measure._intervals import percentile_interval, samples_needed
-from trimtune.measure._subject import Subject, passes, quiet
+from trimtune.measure._label_subject import LabelSubject
+from trimtune.measure._timing import passes, quiet
 from trimtune.records import Better, Reading
 
+TASKS = ("text_classification",)
 READINGS: dict[str, tuple[str, Better]] = {"latency_p50_ms": ("ms", "lower"), "latency_p95_ms": ("ms", "lower")}
 ROUNDS = 6
 _PERCENTILES = {"latency_p50_ms": 50.0, "latency_p95_ms": 95.0}
@@ -35,7 +37,7 @@ class Config(BaseModel):
     seed: int = Field(0, description="order in which rows are drawn")
 
 
-def sample(subject: Subject, config: Config) -> dict[str, Any]:
+def sample(subject: LabelSubject, config: Config) -> dict[str, Any]:
     """One turn: `ms`, the time of each call."""
     texts = subject.draw(config.rows, config.seed)
     with quiet(config.settle_seconds):
@@ -44,11 +46,11 @@ def sample(subject: Subject, config: Config) -> dict[str, Any]:
     return {"ms": [1e3 * seconds for seconds in taken]}
 
 
-def _one(subject: Subject) -> Callable[[str], object]:
+def _one(subject: LabelSubject) -> Callable[[str], object]:
     return lambda text: subject.logits([text])
 
 
-def _warm_up(subject: Subject, texts: list[str], config: Config) -> list[str]:
+def _warm_up(subject: LabelSubject, texts: list[str], config: Config) -> list[str]:
     if subject.turn > 0:
         return texts[:config.warm_up]
     coming = [text for turn in range(ROUNDS) for text in subject.draw(config.rows, config.seed, turn)]
@@ -61,6 +63,11 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
     rounds = [sample["ms"] for sample in samples]
     pooled = np.concatenate([np.asarray(taken, dtype=float) for taken in rounds])
     return {name: _percentile(name, rounds, pooled, config.seed) for name in READINGS}
+
+
+def pace_ms(samples: list[dict[str, Any]]) -> float:
+    """Median time of a call: tells whether the machine has kept its pace."""
+    return float(np.median([ms for taken in samples for ms in taken["ms"]]))
 
 
 def _percentile(name: str, rounds: list[list[float]], pooled: np.ndarray, seed: int) -> Reading:

@@ -9,18 +9,16 @@ Wilson's interval, its label in the note (it was chosen for being the lowest, so
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune import parts
 from trimtune.measure._intervals import wilson
-from trimtune.measure._subject import Subject, finite
+from trimtune.measure._label_subject import LabelSubject, finite
 from trimtune.records import Better, Reading
-from trimtune.study import data
 
+TASKS = ("text_classification",)
 READINGS: dict[str, tuple[str, Better]] = {
     "accuracy": ("fraction", "higher"), "macro_f1": ("fraction", "higher"), "worst_class_accuracy": ("fraction", "higher")}
 ROUNDS = 1
@@ -33,7 +31,7 @@ class Config(BaseModel):
     seed: int = Field(0, description="of the bootstrap")
 
 
-def sample(subject: Subject, config: Config) -> dict[str, Any]:
+def sample(subject: LabelSubject, config: Config) -> dict[str, Any]:
     """The answers to every test row, beside the truth."""
     predictions = predict(lambda texts: finite(subject.logits(texts), len(subject.classes)), subject.texts, config.batch_size)
     return {"predictions": predictions, "truth": subject.labels, "classes": list(subject.classes)}
@@ -63,6 +61,11 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
             "worst_class_accuracy": _share("worst_class_accuracy", int(hits_C[worst]), int(rows_C[worst]), classes[worst])}
 
 
+def by_row(samples: list[dict[str, Any]]) -> list[int]:
+    """The label index that each test row was given, for comparing candidates row by row."""
+    return list(samples[0]["predictions"])
+
+
 def macro_f1(truth: np.ndarray, predictions: np.ndarray, classes: int) -> float:
     """Mean F1 over the classes that occur in truth or answers."""
     hits_C = np.bincount(truth[truth == predictions], minlength=classes)
@@ -86,26 +89,3 @@ def _share(name: str, hits: int, n: int, note: str = "") -> Reading:
 def _reading(name: str, value: float, n: int, low: float, high: float, interval: str, note: str = "") -> Reading:
     unit, better = READINGS[name]
     return Reading(name=name, value=value, unit=unit, better=better, n=n, low=low, high=high, interval=interval, note=note)
-
-
-def score_model(folder: Path, model: Path, rows: Path, split: str, max_length: int, task: str = "text_classification",
-                batch_size: int = 64) -> dict[str, Any]:
-    """Work of a store step: plain PyTorch answers to one split by a tuned model folder. Writes nothing into `folder`.
-
-    Returns:
-        facts: `accuracy`, `n`, `predictions` (label index of each row).
-    """
-    import torch
-
-    module, read = parts.load("task", task), data.load(rows)
-    part, classes = getattr(read, split), len(read.facts.labels)
-    network, tokenizer = module.load_model(model), module.load_tokenizer(model)
-
-    def logits(texts: Sequence[str]) -> np.ndarray:
-        inputs = {name: torch.from_numpy(value) for name, value in module.encode(tokenizer, texts, max_length).items()}
-        return finite(network(**inputs).logits.float().numpy(), classes)
-
-    with torch.inference_mode():
-        predictions = predict(logits, part.texts, batch_size)
-    right = sum(answer == label for answer, label in zip(predictions, part.labels, strict=True))
-    return {"accuracy": right / len(part.labels), "n": len(part.labels), "predictions": predictions}

@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from trimtune.measure._subject import Subject
+from trimtune.measure._candidate import Subject
 from trimtune.records import Better, Reading
 
+TASKS = ("causal_lm", "text_classification")
 READINGS: dict[str, tuple[str, Better]] = {"size_mb": ("MB", "lower")}
 ROUNDS = 1
 _NOT_SHIPPED = "artifact.json"

@@ -14,9 +14,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.measure._intervals import median_range
-from trimtune.measure._subject import Subject, passes, quiet
+from trimtune.measure._label_subject import LabelSubject
+from trimtune.measure._timing import passes, quiet
 from trimtune.records import Better, Reading
 
+TASKS = ("text_classification",)
 READINGS: dict[str, tuple[str, Better]] = {"throughput_rows_per_s": ("rows/s", "higher")}
 ROUNDS = 6
 
@@ -30,7 +32,7 @@ class Config(BaseModel):
     seed: int = Field(1, description="order in which rows are drawn")
 
 
-def sample(subject: Subject, config: Config) -> dict[str, Any]:
+def sample(subject: LabelSubject, config: Config) -> dict[str, Any]:
     """One turn: `rows` answered in `seconds`."""
     batch = subject.draw(config.batch_size, config.seed)
     with quiet(config.settle_seconds):

@@ -77,8 +77,8 @@ def choice_json(result: Result) -> str:
 
 
 def predictions_csv(result: Result) -> str:
-    """One line per test row: its number from 0, the true label, then each candidate's answer; of language models the number of
-    learned tokens and each candidate's log-likelihood of these."""
+    """One line per test row: its number from 0, the true label, then each candidate's answer; of a language model its negative
+    log-likelihood of the row, in nats."""
     names = list(result.predictions)
     columns_: list[Any] = [result.truth, *(result.predictions[name] for name in names)]
     lines = [[index, *(_label(result, column[index]) if index < len(column) else "" for column in columns_)]
@@ -86,9 +86,10 @@ def predictions_csv(result: Result) -> str:
     return _csv(("row", "truth", *names), lines)
 
 
-def _label(result: Result, index: float) -> str:
-    labels = result.data.labels
-    return labels[index] if isinstance(index, int) and 0 <= index < len(labels) else str(index)
+def _label(result: Result, answer: int | tuple[float, int]) -> str:
+    if isinstance(answer, tuple):
+        return f"{answer[0]:.4f}"
+    return result.data.labels[answer] if 0 <= answer < len(result.data.labels) else str(answer)
 
 
 def _csv(header: tuple[str, ...], lines: list[list[Any]]) -> str:

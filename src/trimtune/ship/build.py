@@ -104,7 +104,7 @@ def _prove_before(source: Source, folder: Path, watch: Watch) -> tuple[list[pari
 
 def _prove_after(source: Source, folder: Path, logits_NC: Any, watch: Watch) -> parity.Hop:
     """The last hop, by the bundle's own loading in a process that has seen nothing else."""
-    measured = [int(label) for label in source.result.predictions.get(source.row.name, ())]
+    measured = [label for label in source.result.predictions.get(source.row.name, ()) if isinstance(label, int)]
     if len(measured) != len(source.rows.test.texts) or not measured:
         raise StepFailed(f"The parity gate refused to ship. measured → bundle: the run recorded {len(measured)} predictions for "
                          f"{len(source.rows.test.texts)} test rows. Nothing was written.")

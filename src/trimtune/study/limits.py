@@ -11,6 +11,7 @@ from trimtune.errors import TrimtuneError, unknown
 from trimtune.records import Limit
 from trimtune.study.check import kind_of, mapping, quoted
 from trimtune.study.document import Place
+from trimtune.study.uses import tasks_of
 
 LEDGER = {"fit_seconds": "s", "fit_peak_memory_mb": "MB"}
 """readings that no measure takes: the run adds them from its ledger"""
@@ -19,9 +20,10 @@ _LIMIT = re.compile(r"\s*(<=|>=|<|>|≤|≥)\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[
 _EXAMPLE = 'latency_p50_ms: "<= 8"'
 
 
-def known() -> dict[str, str]:
-    """Every reading that a limit may name → its unit."""
-    taken = [parts.load("measure", name).READINGS for name in parts.names("measure")]
+def known(task: str = "") -> dict[str, str]:
+    """Every reading that a limit of a study with this task (of any, if none is given) may name → its unit."""
+    measures = [parts.load("measure", name) for name in parts.names("measure")]
+    taken = [module.READINGS for module in measures if not task or task in tasks_of(module)]
     return {name: unit for readings in taken for name, (unit, _) in readings.items()} | LEDGER
 
 
@@ -36,11 +38,11 @@ def parse(text: str, where: str = "--require") -> Limit:
     return _limit(name[1], name[2], where)
 
 
-def read(given: Any, place: Place) -> tuple[Limit, ...]:
+def read(given: Any, place: Place, task: str = "") -> tuple[Limit, ...]:
     """The limits of a `require` mapping: reading → comparison, or a list of comparisons."""
     found: list[Limit] = []
     for reading, value in mapping(given, place, f"require: {{{_EXAMPLE}}}").items():
-        found += [_limit(reading, text, str(place / reading)) for text in (value if isinstance(value, list) else [value])]
+        found += [_limit(reading, text, str(place / reading), task) for text in (value if isinstance(value, list) else [value])]
     twice = next((limit for index, limit in enumerate(found) if limit in found[:index]), None)
     if twice:
         raise TrimtuneError(f"{place / twice.reading}: the limit '{twice}' is given twice.", "Each limit is allowed once.",
@@ -48,8 +50,8 @@ def read(given: Any, place: Place) -> tuple[Limit, ...]:
     return tuple(found)
 
 
-def _limit(reading: str, text: Any, where: str) -> Limit:
-    name, units = reading.replace("-", "_"), known()
+def _limit(reading: str, text: Any, where: str, task: str = "") -> Limit:
+    name, units = reading.replace("-", "_"), known(task)
     if name not in units:
         raise unknown("reading", reading, units, where, "A limit needs one of these.")
     found = _LIMIT.fullmatch(text) if isinstance(text, str) else None

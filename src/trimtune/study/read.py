@@ -73,7 +73,7 @@ def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
         trim=chains(given.get("trim", TRIM), task, place / "trim"),
         engine=uses("engine", given["engine"], task, place / "engine") if "engine" in given else _engines_here(task, place),
         budget=check(Budget, given.get("budget"), place / "budget", "budget: {trials: 6, seeds: 3, minutes: 20}"),
-        require=limits.read(given.get("require"), place / "require"),
+        require=limits.read(given.get("require"), place / "require", task),
         prefer=_prefer(given.get("prefer", "quality"), place / "prefer")))
 
 

@@ -17,6 +17,7 @@ class Inputs:
         counts: how much of each row the loss counts: 1, or its learned tokens.
         pad_id: the token that shorter rows of a batch are filled with; its places are masked.
         notes: what the user should know, such as rows that were cut.
+        numbers: the row of the file that each is, or is a piece of, where rows can be cut into several or left out.
     """
 
     ids: list[list[int]]
@@ -24,3 +25,4 @@ class Inputs:
     counts: list[int]
     pad_id: int
     notes: list[str] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from trimtune.errors import TrimtuneError
 from trimtune.records import DataSpec, Study
 from trimtune.study import language
 from trimtune.study.text_file import lines, shown
+from trimtune.study.turns import ASSISTANT, USER, Turn
 from trimtune.tasks import _pretrained
 from trimtune.tasks._chunked_loss import IGNORED, chunked
 from trimtune.tasks._inputs import Inputs
@@ -123,13 +125,12 @@ def reading(study: Study, kind: str) -> dict[str, Any]:
 def inputs(tokenizer: PreTrainedTokenizerBase, split: language.Split, max_length: int, name: str = "rows", *, kind: str,
            template: str, learned: str) -> Inputs:
     """The rows' tokens; a row's target is each token's own id where it is learned, -100 elsewhere and at the first."""
-    rendering_ = Rendering(tokenizer, kind, template or _own_template(tokenizer, kind), learned)
-    found = rendering_.encode(split, max_length, name)
+    found = rendered(tokenizer, kind, template, learned).encode(split, max_length, name)
     targets = [[IGNORED, *(token if mark else IGNORED for token, mark in zip(ids[1:], marks[1:], strict=True))]
                for ids, marks in zip(found.ids, found.learned, strict=True)]
     counts = [sum(label != IGNORED for label in row) for row in targets]
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_of(tokenizer)
-    return Inputs(found.ids, targets, counts, pad_id, found.notes)
+    return Inputs(found.ids, targets, counts, pad_id, found.notes, found.numbers)
 
 
 def answered(model: Any, tokens: dict[str, torch.Tensor],
@@ -204,7 +205,20 @@ def loss_of(class_weights_: str, splits: language.Rows) -> Callable[..., torch.T
 
 def rendering(tokenizer: PreTrainedTokenizerBase, spec: DataSpec, kind: str) -> Rendering:
     """How a study's rows become tokens: with its own template, else with the tokenizer's, else without one."""
-    return Rendering(tokenizer, kind, _template(spec) or _own_template(tokenizer, kind), spec.loss)
+    return rendered(tokenizer, kind, _template(spec), spec.loss)
+
+
+def rendered(tokenizer: PreTrainedTokenizerBase, kind: str, template: str, learned: str) -> Rendering:
+    """The same, of what `reading` gives."""
+    return Rendering(tokenizer, kind, template or _own_template(tokenizer, kind), learned)
+
+
+def ends(rendering_: Rendering) -> set[int]:
+    """The tokens that end an answer: the tokenizer's end, and the one that the template writes."""
+    ids, learned = replace(rendering_, loss="answers").tokens((Turn(USER, "a"), Turn(ASSISTANT, "b")))
+    last = max(index for index, mark in enumerate(learned) if mark)
+    own = rendering_.tokenizer.eos_token_id
+    return {ids[last]} | ({own} if own is not None else set())
 
 
 def _template(spec: DataSpec) -> str:

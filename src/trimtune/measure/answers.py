@@ -1,0 +1,114 @@
+"""What the model answers to the test prompts, beside the answers that the test rows give.
+
+Each of at most `rows` distinct prompts is answered greedily, by at most `max_new` tokens; rows with the same prompt are one
+item with several references. Readings: `bleu`, corpus BLEU of sacrebleu, 0 to 100, its signature in the note; `rouge_l`, mean
+F1 of the longest common subsequence with the best reference; `exact_match`, the share of answers that are a reference but
+for case, punctuation and spaces; `number_match`, the share whose last number is a reference's last one, where every reference
+holds a number; `ended`, the share that end by themselves. When to use: where what is said counts, not only how likely it
+was. BLEU and ROUGE compare words, not truth: read some answers too. Plain texts have no prompts, so nothing is read of them.
+
+Intervals: shares by Wilson; BLEU and ROUGE-L by a bootstrap over prompts, from statistics per answer.
+
+Source: Papineni et al. 2002 (BLEU), section 2; Post 2018 (sacrebleu); Lin 2004 (ROUGE), section 3.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from trimtune.engines._decoding import Answer, generate
+from trimtune.measure import _text_scores
+from trimtune.measure._intervals import bootstrap, wilson
+from trimtune.measure._lm_subject import LMSubject, Prompt
+from trimtune.records import Better, Reading
+
+TASKS = ("causal_lm",)
+READINGS: dict[str, tuple[str, Better]] = {
+    "bleu": ("points", "higher"), "rouge_l": ("fraction", "higher"), "exact_match": ("fraction", "higher"),
+    "number_match": ("fraction", "higher"), "ended": ("fraction", "higher")}
+ROUNDS = 1
+_SHOWN = 5
+"""answers that are kept as they are"""
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    rows: int = Field(100, ge=1, description="distinct prompts answered, drawn by the seed")
+    max_new: int = Field(100, ge=1, description="tokens after which an answer is cut")
+    batch_size: int = Field(16, ge=1, description="prompts answered together")
+    seed: int = Field(0, description="of the prompts drawn, and of the bootstrap")
+
+
+def sample(subject: LMSubject, config: Config) -> dict[str, Any]:
+    """Of each prompt: BLEU's statistics, ROUGE-L, and what is the same; of the first few, the answers. Or `lacking`: why none."""
+    if not subject.prompts:
+        return {"lacking": "no prompt is short enough" if subject.too_long else "plain texts have no prompts to answer"}
+    drawn = np.random.default_rng(config.seed).permutation(len(subject.prompts))[:config.rows]
+    prompts = [subject.prompts[index] for index in sorted(drawn)]
+    found = _answered(subject, prompts, config)
+    said = [subject.tokenizer.decode(answer.tokens, skip_special_tokens=True).strip() for answer in found]
+    return {**scored(said, [prompt.references for prompt in prompts]), "ended": [answer.ended for answer in found],
+            "examples": [{"prompt": prompt.text, "reference": prompt.references[0], "answer": text, "ended": answer.ended}
+                         for prompt, text, answer in list(zip(prompts, said, found, strict=True))[:_SHOWN]],
+            "too_long": subject.too_long}
+
+
+def _answered(subject: LMSubject, prompts: list[Prompt], config: Config) -> list[Answer]:
+    """In the prompts' order; prompts of like length are answered together."""
+    found: dict[int, Answer] = {}
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index].tokens))
+    for start in range(0, len(order), config.batch_size):
+        batch = order[start:start + config.batch_size]
+        tokens = [prompts[index].tokens for index in batch]
+        answers = generate(subject.decoder, tokens, subject.ends, subject.room(tokens, config.max_new))
+        found.update(zip(batch, answers, strict=True))
+    return [found[index] for index in range(len(prompts))]
+
+
+def scored(answers: list[str], references: list[list[str]]) -> dict[str, Any]:
+    """Each answer beside its references, as plain JSON."""
+    tokens = _text_scores.bleu_tokens([reference for several in references for reference in several])
+    pairs = [(answer, list(dict.fromkeys(several))) for answer, several in zip(answers, references, strict=True)]
+    return {"bleu": [_text_scores.bleu_statistics(*pair, tokens) for pair in pairs], "bleu_tokens": tokens,
+            "rouge_l": [_text_scores.rouge_l(*pair) for pair in pairs], "exact": [_text_scores.same(*pair) for pair in pairs],
+            "number": [_text_scores.same_number(*pair) for pair in pairs]}
+
+
+def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Reading]:
+    """The five readings; `n` counts prompts. Those that can't be read have no value, and say why."""
+    taken = samples[0]
+    if "lacking" in taken:
+        return {name: _reading(name, None, 0, note=taken["lacking"]) for name in READINGS}
+    bleu_N10, rouge_N1 = np.array(taken["bleu"], dtype=float), np.array(taken["rouge_l"])[:, None]
+    n, how = len(bleu_N10), "bootstrap over prompts 95%"
+    note = f"{taken['too_long']} of {n + taken['too_long']} prompts are too long and left out" if taken["too_long"] else ""
+    signature = f"sacrebleu tok:{taken['bleu_tokens']}|smooth:exp|version:{version('sacrebleu')}"
+    found = [
+        _reading("bleu", float(_text_scores.bleu(bleu_N10.sum(axis=0)[None])[0]), n,
+                 bootstrap(bleu_N10, _text_scores.bleu, config.seed), how, "; ".join(filter(None, (signature, note)))),
+        _reading("rouge_l", float(rouge_N1.mean()), n, bootstrap(rouge_N1, lambda sums_B1: sums_B1[:, 0] / n, config.seed), how,
+                 note),
+        _share("exact_match", taken["exact"], note),
+        _share("number_match", taken["number"], note) if None not in taken["number"] else
+        _reading("number_match", None, 0, note="not every reference holds a number"),
+        _share("ended", taken["ended"], note)]
+    return {reading.name: reading for reading in found}
+
+
+def examples(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Some answers as they are: `prompt`, first `reference`, `answer`, and whether it `ended` by itself."""
+    return list(samples[0].get("examples", []))
+
+
+def _share(name: str, hits: list[bool], note: str) -> Reading:
+    return _reading(name, sum(hits) / len(hits), len(hits), wilson(sum(hits), len(hits)), "Wilson 95%", note)
+
+
+def _reading(name: str, value: float | None, n: int, ends: tuple[float | None, float | None] = (None, None), interval: str = "",
+             note: str = "") -> Reading:
+    unit, better = READINGS[name]
+    return Reading(name=name, value=value, unit=unit, better=better, n=n, low=ends[0], high=ends[1], interval=interval, note=note)
