@@ -32,8 +32,8 @@ from trimtune.records import Better, Reading
 
 TASKS = ("causal_lm",)
 READINGS: dict[str, tuple[str, Better]] = {
-    "latency_p50_ms": ("ms", "lower"), "first_token_ms": ("ms", "lower"), "tokens_per_s": ("tokens/s", "higher"), "tokens_per_s_8": ("tokens/s", "higher"),
-    "kv_cache_mb": ("MB", "lower")}
+    "latency_p50_ms": ("ms", "lower"), "first_token_ms": ("ms", "lower"), "tokens_per_s": ("tokens/s", "higher"),
+    "tokens_per_s_8": ("tokens/s", "higher"), "kv_cache_mb": ("MB", "lower")}
 ROUNDS = 6
 _TOGETHER = 8
 
@@ -102,7 +102,8 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
     whole = [median(taken["first_ms"]) + config.new_tokens * 1e3 * taken["one"][1] / taken["one"][0] for taken in samples]
     low, high, how = median_range(whole)
     answer = _reading("latency_p50_ms", median(whole), len(whole), low, high, how, f"an answer of {config.new_tokens} tokens")
-    return {"latency_p50_ms": answer, "first_token_ms": first, "tokens_per_s": _rate("tokens_per_s", [taken["one"] for taken in samples], 1),
+    return {"latency_p50_ms": answer, "first_token_ms": first,
+            "tokens_per_s": _rate("tokens_per_s", [taken["one"] for taken in samples], 1),
             "tokens_per_s_8": _rate("tokens_per_s_8", [taken["several"] for taken in samples], _TOGETHER),
             "kv_cache_mb": _reading("kv_cache_mb", max(taken["cache_bytes"] for taken in samples) / 1e6, len(samples))}
 
