@@ -158,6 +158,8 @@ def test_a_measure_says_what_it_reads(name: str) -> None:
         assert better in ("higher", "lower"), reading
 
 
-def test_no_two_measures_give_one_reading() -> None:
-    readings = [reading for name in parts.names("measure") for reading in parts.load("measure", name).READINGS]
+@pytest.mark.parametrize("task", parts.names("task"))
+def test_no_two_measures_of_a_task_give_one_reading(task: str) -> None:
+    modules = [module for name in parts.names("measure") if task in (module := parts.load("measure", name)).TASKS]
+    readings = [reading for module in modules for reading in module.READINGS]
     assert len(readings) == len(set(readings))

@@ -59,5 +59,5 @@ def test_steps_are_cut_and_still_counted_right(lm: Callable[..., Any]) -> None:
 
 def test_prompts_leave_room_for_what_is_written(lm: Callable[..., Any]) -> None:
     subject = lm()
-    subject.context = 10
+    subject.decoder.model.config.max_position_embeddings = 10
     assert {len(prompt) for prompt in subject.draw(4, 0, 7)} == {3}

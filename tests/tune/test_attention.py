@@ -49,7 +49,7 @@ def test_long_rows_are_timed_a_few_at_a_time(small, monkeypatch):
     monkeypatch.setattr(attention.statistics, "fmean", lambda _: 4000.0)
     monkeypatch.setattr(attention, "milliseconds", lambda *shape: timed.append(shape) or {"eager": 2.0, "sdpa": 1.0})
     facts = attention.time_each(base.folder, base=base.folder, rows=rows.folder, task=study.task, batch_size=32, max_length=48,
-                                precision_="fp32")
+                                precision_="fp32", reading={})
     assert (facts["width"], facts["rows"]) == (4000, 1)
     assert timed == [(1, 12, 4000, 32, "fp32")]
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from trimtune.engines._decoding import Decoder, generate
 from trimtune.measure._candidate import Loaded, load, share
@@ -21,9 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WORK_TOKENS = 32
-_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx")
-"""what config.json calls the tokens that a model can look at, by architecture"""
-_ENDLESS = 1 << 20
 
 
 class Prompt(NamedTuple):
@@ -45,7 +39,6 @@ class LMSubject:
         too_long: prompts that were left out for their length.
         starts: what timed answers begin with: prompts, or the first halves of plain texts.
         ends: the tokens that end an answer.
-        context: tokens that the model can look at, as far as its folder says.
     """
 
     folder: Path
@@ -57,7 +50,6 @@ class LMSubject:
     too_long: int
     starts: list[list[int]]
     ends: set[int]
-    context: int = _ENDLESS
     turn: int = 0
     together: int = 8
 
@@ -68,12 +60,12 @@ class LMSubject:
 
     def draw(self, count: int, seed: int, new_tokens: int, turn: int | None = None) -> list[list[int]]:
         """A turn's share of the starts (the present turn's, if none is given), their ends, so that `new_tokens` have room."""
-        room = max(1, self.context - new_tokens)
+        room = max(1, self.decoder.context - new_tokens)
         return [tokens[-room:] for tokens in share(self.starts, count, seed, self.turn if turn is None else turn)]
 
     def room(self, prompts: Sequence[Sequence[int]], at_most: int) -> int:
         """New tokens for which the model has room after the longest of these prompts."""
-        return min(at_most, self.context - max(map(len, prompts)))
+        return min(at_most, self.decoder.context - max(map(len, prompts)))
 
     def work(self, rows: int, seed: int) -> None:
         generate(self.decoder, self.draw(rows, seed, WORK_TOKENS), (), WORK_TOKENS)
@@ -83,34 +75,17 @@ def open_lm(task: ModuleType, folder: Path, engine: str, rows: Path, max_length:
             reading: dict[str, Any]) -> LMSubject:
     tokenizer, test = task.load_tokenizer(folder), language.load(rows).test
     inputs = task.inputs(tokenizer, test, max_length, "test", **reading)
-    rendering, context = task.rendered(tokenizer, **reading), _context(folder)
+    rendering = task.rendered(tokenizer, **reading)
     asked: dict[Row, list[int]] = {}
     for index, row in enumerate(test.rows):
         asked.setdefault(language.prompt(row) or row, []).append(index)
     groups = {test.numbers[index]: group for group, indices in enumerate(asked.values()) for index in indices}
     prompts = [Prompt(rendering.asked(turns, "test"), _text(turns), [test.rows[index][-1].content for index in indices])
                for turns, indices in asked.items() if turns[-1].role != TEXT]
-    short = [prompt for prompt in prompts if len(prompt.tokens) <= min(max_length, context - 1)]
+    ends, loaded = task.ends(rendering) if prompts else set(), load(folder, engine, threads)
+    short = [prompt for prompt in prompts if len(prompt.tokens) <= min(max_length, loaded.run.context - 1)]
     starts = [prompt.tokens for prompt in short or prompts] or [ids[:max(1, len(ids) // 2)] for ids in inputs.ids]
-    ends = task.ends(rendering) if prompts else set()
-    return LMSubject(folder, load(folder, engine, threads), tokenizer, inputs, groups, short, len(prompts) - len(short), starts,
-                     ends, context)
-
-
-def padded(rows: Sequence[Sequence[int]], pad_id: int, left: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and mask, int64 [B, T]; padded on the right, or `left` as prompts are."""
-    shape = len(rows), max(map(len, rows))
-    ids_BT, mask_BT = np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    for at, row in enumerate(rows):
-        place = slice(shape[1] - len(row), None) if left else slice(len(row))
-        ids_BT[at, place], mask_BT[at, place] = row, 1
-    return ids_BT, mask_BT
-
-
-def _context(folder: Path) -> int:
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return next((int(config[name]) for name in _CONTEXT if config.get(name)), _ENDLESS)
+    return LMSubject(folder, loaded, tokenizer, inputs, groups, short, len(prompts) - len(short), starts, ends)
 
 
 def _text(turns: Row) -> str:

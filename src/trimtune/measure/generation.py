@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from trimtune.engines._decoding import padded
 from trimtune.measure._intervals import median_range, percentile_interval, samples_needed
-from trimtune.measure._lm_subject import LMSubject, padded
+from trimtune.measure._lm_subject import LMSubject
 from trimtune.measure._timing import passes, quiet
 from trimtune.records import Better, Reading
 
@@ -75,7 +76,7 @@ def _round(subject: LMSubject, config: Config) -> dict[str, Any]:
 
 
 def _begin(subject: LMSubject, prompts: Sequence[Sequence[int]]) -> np.ndarray:
-    return subject.decoder.begin(*padded(prompts, subject.inputs.pad_id, left=True))
+    return subject.decoder.begin(*padded(prompts, left=True))
 
 
 def _steps(subject: LMSubject, prompts: Sequence[Sequence[int]], config: Config) -> tuple[int, float]:

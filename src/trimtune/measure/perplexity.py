@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from trimtune.engines._decoding import padded
 from trimtune.errors import StepFailed
 from trimtune.measure._intervals import bootstrap
-from trimtune.measure._lm_subject import LMSubject, padded
+from trimtune.measure._lm_subject import LMSubject
 from trimtune.records import Better, Reading
 from trimtune.tasks._chunked_loss import IGNORED
 
@@ -48,7 +49,7 @@ def sample(subject: LMSubject, config: Config) -> dict[str, Any]:
     order = sorted(range(len(rows.ids)), key=lambda row: -len(rows.ids[row]))
     for start in range(0, len(order), together):
         batch = order[start:start + together]
-        ids_BT, mask_BT = padded([rows.ids[row] for row in batch], rows.pad_id)
+        ids_BT, mask_BT = padded([rows.ids[row] for row in batch], left=False)
         sums = negative_log_likelihood(subject.decoder.logits(ids_BT, mask_BT), [rows.targets[row] for row in batch])
         for row, value in zip(batch, sums, strict=True):
             found[rows.numbers[row]] += value

@@ -25,6 +25,10 @@ class Decoder:
     def __init__(self, model: Any) -> None:
         self.model, self.cache, self.mask_BT = model, None, np.zeros((0, 0), dtype=np.int64)
 
+    @property
+    def context(self) -> int:
+        return int(self.model.config.max_position_embeddings)
+
     def logits(self, ids_BT: np.ndarray, mask_BT: np.ndarray) -> np.ndarray:
         return self._run(ids_BT, mask_BT, False)
 
