@@ -59,6 +59,8 @@ class Generator:
             if len(whole) > len(said):
                 yield whole[len(said):]
                 said = whole
+        if rest := self._text(tokens)[len(said):]:
+            yield rest
 
     def _text(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
