@@ -152,3 +152,14 @@ def test_an_encoder_is_refused(tmp_path):
 def test_class_weights_are_refused(language):
     with pytest.raises(TrimtuneError, match="class_weights"):
         task.loss_of("balanced", None)
+
+
+@pytest.mark.slow
+def test_a_fit_that_paused_ends_as_one_that_never_did(language, tmp_path):
+    study, _, base, rows = language
+    straight = Fits(use("lora"), study, base, rows, Store(tmp_path / "a"))(1e-3, 0)
+    fit_at = Fits(use("lora"), study, base, rows, Store(tmp_path / "b"))
+    fit_at(1e-3, 0, 1)
+    whole = fit_at(1e-3, 0)
+    assert whole.files == straight.files
+    assert whole.facts["curve"] == straight.facts["curve"]
