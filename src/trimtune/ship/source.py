@@ -67,6 +67,9 @@ def open_run(run_folder: Path, candidate: str | None) -> Source:
         TrimtuneError: no such candidate, none picked, not measured, or a store that lacks what the run made.
     """
     result = read_result(run_folder)
+    if result.study.task != "text_classification":
+        raise TrimtuneError(f"{run_folder} is a study of {result.study.task}.", "Bundles are made of text classification so far.",
+                            f"Take a folder in {run_folder / 'tuned'}, in PEFT's layout; `trimtune chat` talks with it.")
     row = _row(result, candidate)
     store_folder = run_folder.resolve().parent / ".store"
     if not store_folder.is_dir():

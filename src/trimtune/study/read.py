@@ -18,11 +18,11 @@ from trimtune.study.check import check, kind_of, quoted
 from trimtune.study.document import Place
 from trimtune.study.expand import every, expand
 from trimtune.study.schema import schema as schema
-from trimtune.study.uses import chains, defaults, tasks_of, uses
+from trimtune.study.uses import able, chains, defaults, tasks_of, uses
 
 TUNE = ["head", "full", "lora", "prefix", "prompt"]
-"""methods of a study that names none"""
-TRIM: list[Any] = ["none", "int8"]
+TRIM = ["none", "int8"]
+"""what a study takes that names none, as far as its task allows"""
 MODEL, TASK = "minilm", "text-classification"
 
 _MAX_SEED = 2**32 - 1
@@ -69,8 +69,8 @@ def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
     return _skipping(given.get("skip"), place / "skip", Study(
         **_rows(given, place, folder),
         task=task,
-        tune=uses("method", given.get("tune", TUNE), task, place / "tune"),
-        trim=chains(given.get("trim", TRIM), task, place / "trim"),
+        tune=uses("method", given.get("tune", able("method", TUNE, task)), task, place / "tune"),
+        trim=chains(given.get("trim", ["none", *able("trim", TRIM[1:], task)]), task, place / "trim"),
         engine=uses("engine", given["engine"], task, place / "engine") if "engine" in given else _engines_here(task, place),
         budget=check(Budget, given.get("budget"), place / "budget", "budget: {trials: 6, seeds: 3, minutes: 20}"),
         require=limits.read(given.get("require"), place / "require", task),

@@ -46,6 +46,11 @@ def chains(given: Any, task: str, place: Place) -> tuple[Chain, ...]:
     return tuple(found if () in found else [(), *found])
 
 
+def able(kind: str, names: list[str], task: str) -> list[str]:
+    """Those that can do the task."""
+    return [name for name in names if task in tasks_of(parts.load(kind, name))]
+
+
 def defaults(kind: str, names: list[str]) -> tuple[Use, ...]:
     """Uses of parts as they are, with nothing changed."""
     return tuple(Use(name=name, config=parts.load(kind, name).Config().model_dump(mode="json")) for name in names)
