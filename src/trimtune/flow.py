@@ -70,6 +70,7 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
                         choice=choose(lines, measured.by_row, truth, study.require, study.prefer, baselines, metric),
                         baselines=baselines, steps=tuple(store.steps),
                         predictions={name: tuple(found) for name, found in measured.by_row.items()}, truth=truth,
+                        examples={name: tuple(found) for name, found in measured.examples.items() if found},
                         version=version("trimtune"), created=datetime.now(UTC).isoformat(timespec="seconds"),
                         seconds=time.perf_counter() - started)
         folder = runs / study.name

@@ -156,7 +156,9 @@ class Result(Record):
     steps: tuple[Step, ...]
     choice: Choice
     predictions: dict[str, tuple[int | tuple[float, int], ...]] = Field(default_factory=dict)
-    """candidate name → predicted label index of every test row"""
+    """candidate name → predicted label index of every test row; of a language model (nll, tokens) of every prompt's rows"""
+    examples: dict[str, tuple[dict[str, Any], ...]] = Field(default_factory=dict)
+    """candidate name → a language model's first answers: prompt, reference, answer, ended"""
     baselines: tuple[Baseline, ...] = ()
     truth: tuple[int, ...] = ()
     version: str = ""

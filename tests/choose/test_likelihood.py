@@ -43,7 +43,7 @@ def test_one_row_decides_nothing():
 
 
 def test_a_candidate_without_scores_is_refused():
-    with pytest.raises(TrimtuneError, match="of b don't match the 2 test rows"):
+    with pytest.raises(TrimtuneError, match="of b don't match the 2 test prompts"):
         likelihoods({"a": [(1.0, 3), (2.0, 4)], "b": [(1.0, 3)]}, ["a", "b"])
 
 
@@ -56,7 +56,7 @@ def test_the_choice_speaks_of_perplexity():
     choice = choose(rows, by_row, (), (), "quality", (), "perplexity")
     assert choice.picked == "lora@torch_eager"
     assert choice.tied == ("full@torch_eager", "lora@torch_eager")
-    assert f"perplexity {math.exp(-scores['lora@torch_eager'].sum() / 1000):.3g} on 50 test rows" in choice.sentence
+    assert f"perplexity {math.exp(-scores['lora@torch_eager'].sum() / 1000):.3g} on 50 test prompts" in choice.sentence
     reasons = {rejection.candidate: rejection.reason for rejection in choice.rejected}
     assert reasons["full@torch_eager"].startswith("tied in perplexity with lora@torch_eager")
     assert "% higher in perplexity than lora@torch_eager (95% interval" in reasons["prompt@torch_eager"]

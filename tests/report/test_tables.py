@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -178,3 +180,18 @@ def test_baselines_stand_apart_from_candidates_with_n_and_interval() -> None:
     assert "Nearest centroid" in svg and "TF-IDF + logistic regression" in svg and "Majority class" not in svg
     assert pareto.undrawn(result, tables.lines(result), "size_mb") == ["Majority class (24.0%)"]
     assert words.worst_class(result.row(result.choice.picked or "")) == "change_plan, 23 of 33"
+
+
+def test_a_language_models_answers_stand_beside_their_reference() -> None:
+    from trimtune.report import facts, markdown
+
+    whole = results.full()
+    one, other = whole.rows[0].name, whole.rows[1].name
+    said = {"prompt": "name[Blue *Spice*]", "reference": "Blue Spice is a pub.", "ended": True}
+    result = whole.model_copy(update={"examples": {one: ({**said, "answer": "A pub."},),
+                                                   other: ({**said, "answer": "A", "ended": False},)}})
+    (prompt, reference, answers), = facts.answers(result)
+    assert (prompt, reference) == ("name[Blue *Spice*]", "Blue Spice is a pub.")
+    assert sorted(answers) == sorted([(one, "A pub.", True), (other, "A", False)])
+    assert "## What they answer" in markdown.text(result, Path("runs/x"))
+    assert "## What they answer" not in markdown.text(whole, Path("runs/x"))

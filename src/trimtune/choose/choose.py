@@ -26,7 +26,7 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
         rows: every candidate of the study, failed ones too.
         predictions: candidate → predicted label index of each test row, for every measured candidate.
         truth: label index of each test row.
-        metric: `perplexity` for language models: predictions are (negative log-likelihood, learned tokens) of each row.
+        metric: `perplexity` for language models: predictions are (negative log-likelihood, learned tokens) of each prompt's rows.
         baselines: what needs no tuning. If the picked candidate does not beat one of them, the first sentence says so.
 
     Raises:

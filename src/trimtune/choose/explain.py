@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from trimtune.choose.compare import Compared
 from trimtune.choose.limits import excess, figure, reason, relaxed, violated
 from trimtune.choose.rank import READING, least
-from trimtune.choose.wording import LESS, MOST, ahead, best_of, by, count, overlap, percent, quality, ratio, said, seconds
+from trimtune.choose.wording import LESS, MOST, ahead, best_of, by, count, overlap, percent, quality, ratio, said, seconds, units
 from trimtune.records import Limit, Prefer
 from trimtune.results import Row
 
@@ -49,7 +49,7 @@ def _standing(picked: Row, best: Row, inside: Sequence[Row], measured: Sequence[
     if picked is best:
         return f"{best_of(compared)} of the {count(measured)} measured"
     if not compared.better(best.name, picked.name):
-        return f"which {compared.n} rows can't tell from {best_of(compared)} of the {count(measured)} measured, {best.name}"
+        return f"which {units(compared)} can't tell from {best_of(compared)} of the {count(measured)} measured, {best.name}"
     return f"the best of the {count(inside)} inside the limits"
 
 

@@ -1,9 +1,10 @@
-"""Paired comparison of language models on the test rows that all of them scored.
+"""Paired comparison of language models on the test prompts whose rows all of them scored.
 
-With ℓ_r the log-likelihood of row r's learned tokens under one candidate minus that under the other, and c_r their number,
-the difference of two scores is Σ ℓ_r / Σ c_r nats per token. Rows are what varies: its standard error is that of a ratio
-of means, √(n · Var(ℓ_r − d · c_r)) / Σ c_r (Cochran 1977, section 6.4), and t = d / error is compared with Student's
-distribution of n − 1 degrees of freedom. Tokens of one row depend on each other, so rows are counted and not tokens.
+With ℓ_r the log-likelihood of the learned tokens of prompt r's rows under one candidate minus that under the other, and c_r
+their number, the difference of two scores is Σ ℓ_r / Σ c_r nats per token. Its standard error is that of a ratio of means,
+√(n · Var(ℓ_r − d · c_r)) / Σ c_r (Cochran 1977, section 6.4), and t = d / error is compared with Student's distribution of
+n − 1 degrees of freedom. Tokens of one row depend on each other, and rows of one prompt do: prompts are counted. A plain
+text is a prompt by itself.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def likelihoods(rows: Mapping[str, Sequence[tuple[float, int]]], names: Sequence
     """Compare all pairs of `names`.
 
     Args:
-        rows: candidate → of each test row the negative log-likelihood of its learned tokens, in nats, and their number.
+        rows: candidate → of each prompt's rows the negative log-likelihood of their learned tokens, in nats, and their number.
 
     Raises:
         TrimtuneError: candidates were not scored on the same tokens.
@@ -41,8 +42,8 @@ def likelihoods(rows: Mapping[str, Sequence[tuple[float, int]]], names: Sequence
     counts = [count for _, count in rows.get(names[0], ())]
     bad = next((name for name in names if [count for _, count in rows.get(name, ())] != counts), None)
     if bad is not None or not counts:
-        raise TrimtuneError(f"The log-likelihoods of {bad or 'the candidates'} don't match the {len(counts)} test rows.",
-                            "Each measured candidate needs one for each test row, over the same tokens.", "Run the study again.")
+        raise TrimtuneError(f"The log-likelihoods of {bad or 'the candidates'} don't match the {len(counts)} test prompts.",
+                            "Each measured candidate needs one for each prompt, over the same tokens.", "Run the study again.")
     row_KN = -np.array([[value for value, _ in rows[name]] for name in names], dtype=float)
     counts_N = np.asarray(counts, dtype=float)
     found = [[paired(one - other, counts_N) for other in row_KN] for one in row_KN]

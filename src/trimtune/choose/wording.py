@@ -33,14 +33,18 @@ def quality(compared: Compared) -> str:
     return "perplexity" if isinstance(compared, Likelihoods) else "accuracy"
 
 
+def units(compared: Compared) -> str:
+    return f"{compared.n} {'prompts' if isinstance(compared, Likelihoods) else 'rows'}"
+
+
 def best_of(compared: Compared) -> str:
     return "the best" if isinstance(compared, Likelihoods) else "the most accurate"
 
 
 def said(compared: Compared, name: str) -> str:
-    """`87.1% of 480 test rows right`, `perplexity 3.21 on 480 test rows`."""
+    """`87.1% of 480 test rows right`, `perplexity 3.21 on 480 test prompts`."""
     if isinstance(compared, Likelihoods):
-        return f"perplexity {math.exp(-compared.score(name)):.3g} on {compared.n} test rows"
+        return f"perplexity {math.exp(-compared.score(name)):.3g} on {compared.n} test prompts"
     return f"{percent(compared.score(name))}% of {compared.n} test rows right"
 
 

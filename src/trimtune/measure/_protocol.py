@@ -34,7 +34,7 @@ class Measured(NamedTuple):
 
     readings: dict[str, dict[str, Reading]]
     by_row: dict[str, list[Any]]
-    """what each test row got, for comparing candidates row by row: a label index, or (nll, tokens) of a language model"""
+    """for comparing candidates: the label index of each test row, or a language model's (nll, tokens) of each prompt's rows"""
     failures: dict[str, str]
     """the cause, of those that could not be measured"""
     examples: dict[str, list[dict[str, Any]]]

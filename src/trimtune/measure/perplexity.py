@@ -90,9 +90,7 @@ def negative_log_likelihood(logits_BTV: np.ndarray, targets: list[list[int]]) ->
 def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Reading]:
     """The perplexity; `n` counts rows."""
     taken = samples[0]
-    sums_N2 = np.stack([taken["nll"], taken["tokens"]], axis=1).astype(float)
-    grouped_G2 = np.stack([np.bincount(taken["group"], weights=column) for column in sums_N2.T], axis=1)
-    grouped_G2 = grouped_G2[grouped_G2[:, 1] > 0]
+    sums_N2, grouped_G2 = _sums(taken), _grouped(taken)
     low, high = bootstrap(grouped_G2, lambda sums_B2: sums_B2[:, 0] / sums_B2[:, 1], config.seed)
     nll, tokens = sums_N2.sum(axis=0)
     unit, better = READINGS["perplexity"]
@@ -103,5 +101,15 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
 
 
 def by_row(samples: list[dict[str, Any]]) -> list[tuple[float, int]]:
-    """(nll, tokens) of each test row, for comparing candidates row by row."""
-    return list(zip(samples[0]["nll"], samples[0]["tokens"], strict=True))
+    """(nll, tokens) of each prompt's rows, for comparing candidates: rows of one prompt are no independent draws."""
+    return [(float(nll), int(tokens)) for nll, tokens in _grouped(samples[0])]
+
+
+def _sums(taken: dict[str, Any]) -> np.ndarray:
+    return np.stack([taken["nll"], taken["tokens"]], axis=1).astype(float)
+
+
+def _grouped(taken: dict[str, Any]) -> np.ndarray:
+    """[G, 2]: the sums of each prompt's rows."""
+    grouped_G2 = np.stack([np.bincount(taken["group"], weights=column) for column in _sums(taken).T], axis=1)
+    return grouped_G2[grouped_G2[:, 1] > 0]

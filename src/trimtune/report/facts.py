@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtune.report import words
+from trimtune.report import tables, words
 from trimtune.results import Result
 
 
@@ -73,7 +73,20 @@ def asked(result: Result) -> list[tuple[str, str]]:
             ("Seed", str(study.seed))]
 
 
-def commands(folder: Path) -> dict[str, str]:
+def commands(result: Result, folder: Path) -> dict[str, str]:
     """The commands that go on from a run folder, quoted for a shell."""
-    run = shlex.quote(str(folder))
-    return {"ship": f"trimtune ship {run} -o bundle/", "choose": f'trimtune choose {run} --require "…"'}
+    run, picked = shlex.quote(str(folder)), result.choice.picked
+    ship = f"trimtune ship {run} -o bundle/"
+    if picked and tables.metric(result) == "perplexity":
+        label = result.row(picked).candidate.method.label.replace("/", "_")
+        ship = f"trimtune chat {shlex.quote(str(folder / 'tuned' / label))}"
+    return {"ship": ship, "choose": f'trimtune choose {run} --require "…"'}
+
+
+def answers(result: Result) -> list[tuple[str, str, list[tuple[str, str, bool]]]]:
+    """A language model's first prompts: (prompt, first reference, of each candidate its name, answer and whether it ended)."""
+    found: dict[tuple[str, str], list[tuple[str, str, bool]]] = {}
+    for line in tables.lines(result):
+        for one in result.examples.get(line.row.name, ()):
+            found.setdefault((one["prompt"], one["reference"]), []).append((line.row.name, one["answer"], one["ended"]))
+    return [(prompt, reference, said) for (prompt, reference), said in found.items()]

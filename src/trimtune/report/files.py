@@ -77,8 +77,8 @@ def choice_json(result: Result) -> str:
 
 
 def predictions_csv(result: Result) -> str:
-    """One line per test row: its number from 0, the true label, then each candidate's answer; of a language model its negative
-    log-likelihood of the row, in nats."""
+    """One line per test row: its number from 0, the true label, then each candidate's answer; of a language model
+    one line per prompt, with its rows' negative log-likelihood in nats."""
     names = list(result.predictions)
     columns_: list[Any] = [result.truth, *(result.predictions[name] for name in names)]
     lines = [[index, *(_label(result, column[index]) if index < len(column) else "" for column in columns_)]

@@ -13,7 +13,7 @@ from trimtune.results import Result
 def text(result: Result, folder: Path) -> str:
     """The report as GitHub-flavored Markdown. Everything that a user named is escaped."""
     parts = [_head(result, folder), _candidates(result), _baselines(result),
-             _rejected(result), _tuning(result), _failures(result), _around(result)]
+             _rejected(result), _answers(result), _tuning(result), _failures(result), _around(result)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -40,7 +40,7 @@ def _head(result: Result, folder: Path) -> str:
                 counted = words.worst_class(row) if name == "worst_class_accuracy" else f"n = {reading.n:,}"
                 shown.append(f"- {words.title(name)}: {words.value(reading)}{between}, {plain(counted)}")
         lines += [f"Picked: **{plain(choice.picked)}**" + (f", runner-up: {plain(choice.runner_up)}" if choice.runner_up else ""),
-                  "\n".join(shown), "Ship it:", "    " + " ".join(facts.commands(folder)["ship"].split())]
+                  "\n".join(shown), "Go on:", "    " + " ".join(facts.commands(result, folder)["ship"].split())]
     return "\n\n".join(lines)
 
 
@@ -76,6 +76,13 @@ def _baselines(result: Result) -> str:
 def _rejected(result: Result) -> str:
     lines = [f"- {plain(rejection.candidate)}: {plain(rejection.reason)}" for rejection in result.choice.rejected]
     return "## Why not the others\n\n" + "\n".join(lines) if lines else ""
+
+
+def _answers(result: Result) -> str:
+    lines = [f"{plain(prompt)}\n\n- reference: {plain(reference)}\n"
+             + "\n".join(f"- {plain(name)}: {plain(answer)}{'' if ended else ' …'}" for name, answer, ended in said)
+             for prompt, reference, said in facts.answers(result)]
+    return "## What they answer\n\n" + "\n\n".join(lines) if lines else ""
 
 
 def _tuning(result: Result) -> str:

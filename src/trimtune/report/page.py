@@ -39,7 +39,7 @@ def html(result: Result, folder: Path) -> str:
     environment.filters["breakable"] = _breakable
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "sort.js"))
     return environment.get_template("report.html.j2").render(
-        **_content(result), commands=facts.commands(folder), words=words, style=Markup(style), script=Markup(script),
+        **_content(result), commands=facts.commands(result, folder), words=words, style=Markup(style), script=Markup(script),
         style_hash=_policy_hash(style), script_hash=_policy_hash(script))
 
 
@@ -78,6 +78,7 @@ def _content(result: Result) -> dict[str, Any]:
                     for method, search in zip(tuning.methods(result), result.searches, strict=True)],
         "failures": tables.failures(result), "step_costs": tuning.step_costs(result), "protocols": facts.protocols(result),
         "machine": facts.machine(result), "asked": facts.asked(result), "splits": facts.split_rows(result),
+        "answers": facts.answers(result),
         "baselines": tables.baselines(result), "baseline_heads": [words.title(name) for name in tables.OF_BASELINES]}
 
 
