@@ -64,12 +64,12 @@ def test_states_that_would_take_too_much_memory_are_not_stored_and_the_fit_runs_
     study, _, base, rows = small
     monkeypatch.setattr(boundary, "MEMORY_SHARE", 1e-9)
     facts = boundary.compute(tmp_path, base=base.folder, rows=rows.folder, task=study.task, batch_size=32, max_length=48,
-                             precision_="fp32", top_layers=2)
+                             precision_="fp32", top_layers=2, reading={})
     assert not facts["stored"]
     assert "of the memory" in facts["why"]
     assert not list(tmp_path.iterdir())
     assert not boundary.compute(tmp_path, base=base.folder, rows=rows.folder, task=study.task, batch_size=32, max_length=48,
-                                precision_="fp32", top_layers=6)["stored"]
+                                precision_="fp32", top_layers=6, reading={})["stored"]
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -108,6 +108,7 @@ def test_a_method_with_top_layers_leaves_all_below_alone(name, small):
 @pytest.mark.slow
 def test_a_forecast_counts_the_states_once_and_the_upper_layers_per_epoch(small, tmp_path):
     study, _, base, rows = small
+    study = study.model_copy(update={"fit": study.fit.model_copy(update={"epochs": 1})})  # no trial pauses
     store = Store(tmp_path)
     found = {k: forecast.of(use("top_k_layers", {"k": k}), study, base, rows, store) for k in (1, 6)}
     probes = {step.key: store.seen(step.key).facts for step in store.steps if step.step == "forecast"}

@@ -62,7 +62,6 @@ def test_a_fit_that_gets_no_better_ends_early_and_its_best_epoch_counts(small):
     assert facts["epochs_run"] == len(facts["curve"]) == 3
     assert facts["validation_score"] == facts["curve"][0]
     assert 0 < facts["seconds_to_99"] < facts["train_seconds"]
-    assert not facts["pruned"]
     endless = asked.model_copy(update={"fit": asked.fit.model_copy(update={"patience": 0})})
     assert Fits(use("head"), endless, base, rows, store)(1e-9, 0).facts["epochs_run"] == 9
 

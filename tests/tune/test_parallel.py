@@ -115,7 +115,7 @@ def test_two_processes_that_are_killed_go_on_as_if_nothing_had_been(method: str,
     monkeypatch.setenv("TRIMTUNE_CHECKPOINT_SECONDS", "0")
     run = subprocess.Popen(command(rows, tmp_path / "killed", 2, method), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
-    while not list((tmp_path / ".killed.part").glob("checkpoints/*/00000000[3-9]-*")) and time.monotonic() < until:
+    while not list((tmp_path / ".killed.part").glob("checkpoints/*/00000000[3-9].*")) and time.monotonic() < until:
         time.sleep(0.01)
     kill(run, str(tmp_path / "killed"))
     assert not (tmp_path / "killed").exists()
