@@ -17,7 +17,8 @@ from trimtune.tasks._base import base_of
 from trimtune.tune import boundary, feeds, fitting, loop, search
 from trimtune.tune.fits import Fits
 
-METHODS = ("full", "lora", "prefix", "prompt", "p_tuning", "ia3", "top_k_layers")
+METHODS = [*(("llama", name) for name in ("full", "lora", "prefix", "prompt", "p_tuning", "ia3", "top_k_layers")),
+           *(("gpt2", name) for name in ("full", "lora", "prefix"))]
 
 
 def use(name, **config):
@@ -52,7 +53,7 @@ def fed(language, method, **config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("language", "method"), METHODS, indirect=["language"])
 def test_every_method_learns_and_its_folder_answers_alike(language, method):
     study, store, base, rows = language
     low, high = parts.load("method", method).LEARNING_RATES
@@ -121,7 +122,7 @@ def test_a_model_whose_logits_are_more_than_a_product_keeps_its_output_layer(lan
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lora", "top_k_layers"])
+@pytest.mark.parametrize(("language", "name"), [("llama", "lora"), ("gpt2", "top_k_layers")], indirect=["language"])
 def test_states_at_a_boundary_give_the_fit_of_the_whole_model(language, tmp_path, monkeypatch, name):
     study, _, base, rows = language
     asked = use(name, layers=1) if name == "lora" else use(name, k=1)
@@ -133,6 +134,7 @@ def test_states_at_a_boundary_give_the_fit_of_the_whole_model(language, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("language", ["llama"], indirect=True)
 def test_a_search_takes_the_likeliest(language, tmp_path):
     study, _, base, rows = language
     ledger, artifact = search.tune(use("lora"), study, base, rows, Store(tmp_path))
@@ -155,6 +157,7 @@ def test_class_weights_are_refused(language):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("language", ["llama"], indirect=True)
 def test_a_fit_that_paused_ends_as_one_that_never_did(language, tmp_path):
     study, _, base, rows = language
     straight = Fits(use("lora"), study, base, rows, Store(tmp_path / "a"))(1e-3, 0)
