@@ -46,7 +46,7 @@ def test_the_best_of_one_epoch_go_on_to_the_end(small_study):
     assert [trial.pruned for trial in trials].count(False) == len(whole) == 3
     assert [len(trial.curve) for trial in best] == [3, 3, 3]
     assert max(whole, key=search._score).facts["learning_rate"] == best[0].learning_rate
-    assert search.at_most(6, 3) == (11, 14)
+    assert search.at_most(6, 3) == (11, 18)
 
 
 def test_where_a_trial_fails_on_its_way_the_next_best_goes_instead(small_study):
@@ -71,6 +71,24 @@ def test_the_cap_in_minutes_leaves_room_for_those_that_go_on(small_study):
     assert len(trials) == 3  # 3 epochs, and 3 times 2 more
     assert len(whole) == 3
     assert "3 of 6 trials" in notes[0]
+
+
+def test_an_edge_that_is_best_only_in_the_end_is_looked_beyond_too(small_study, monkeypatch):
+    three = small_study.model_copy(update={"fit": Fit(epochs=3), "budget": Budget(trials=3, seeds=1, minutes=5)})
+    monkeypatch.setattr(search, "_propose", lambda method, study, course: [course.run(rate, 1) for rate in (0.01, 0.05, 0.1)])
+    runs = []
+
+    def slow_starter(rate, seed, until):
+        runs.append((rate, until))
+        score = rate if not until else 0.5 - abs(rate - 0.06)
+        return Artifact(key=f"{rate} {until}", step="tune", part="head", seconds=1.0, facts={
+            "validation_score": score, "curve": [score], "learning_rate": rate})
+
+    _, whole, notes = search._trials(Use(name="head"), three, slow_starter)
+    assert runs[3:] == [(0.05, 0), (0.1, 0), (0.2, 0), (0.4, 0)]
+    assert len(whole) == 4
+    assert "at the upper edge" in notes[0]
+    assert "the best is there: 0.4" in notes[0]
 
 
 @pytest.mark.slow

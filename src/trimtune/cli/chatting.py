@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 from rich.console import Console
@@ -64,6 +65,10 @@ class _Talk:
 
 def chat(folder: Path, system: str, max_new: int) -> None:
     """Answer each line until the input ends. From a pipe, a line is a prompt and nothing else is printed."""
+    from transformers.utils import logging
+
+    warnings.simplefilter("ignore")  # the libraries' own are for developers
+    logging.disable_progress_bar()
     console, live = Console(stderr=True), sys.stdin.isatty()
     talk = _Talk(load(folder), system, max_new, console)
     if live:

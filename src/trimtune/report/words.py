@@ -124,6 +124,8 @@ def show(value: float | None, unit: str) -> str:
         return f"{value:.1f}%"
     if unit == "s":
         return duration(value)
+    if unit == "tokens/s":  # its readings say of what
+        return f"{number(value)}/s"
     if unit == "MB" and abs(value) >= 10_000:
         return f"{number(value / 1000)} GB"
     return f"{number(value)} {unit}".strip()
@@ -135,7 +137,7 @@ def interval(reading: Reading) -> str:
         return ""
     unit = _unit(reading.name, reading.unit)
     low, high = show(reading.low, unit), show(reading.high, unit)
-    tail = "%" if unit in ("share", "%") else f" {unit}"
+    tail = "%" if unit in ("share", "%") else "/s" if unit == "tokens/s" else f" {unit}"
     return f"{low.removesuffix(tail)}–{high}" if high.endswith(tail) else f"{low} – {high}"
 
 

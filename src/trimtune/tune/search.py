@@ -4,7 +4,8 @@ Optuna proposes (three points spread over the range first, then a Gaussian proce
 accuracy decides; test rows are never read here. Trials are halved in turn (successive halving; Jamieson and Talwalkar 2016,
 arXiv 1502.07943, algorithm 1): all run one epoch of a whole fit's schedule and pause, the better half (two at least) goes on to
 two epochs, the better half of those to four, the last ones to the end. A trial that goes on starts from where it paused, so it
-ends as a fit that never did. If the best first epoch lies at an edge of the range, two more trials run beyond that edge, once.
+ends as a fit that never did. If the best first epoch, or else the best trial, lies at an edge of the range, two more trials run
+beyond that edge, once.
 The best trial is the best setting's fit with the first seed; the other seeds follow.
 """
 
@@ -88,7 +89,7 @@ def at_most(trials: int, epochs: int) -> tuple[int, int]:
     """How many processes, and how many epochs in them, a search takes whose range is widened."""
     (first, count), *later = steps = rungs(trials, epochs)
     going_on = sum(count * (until - since) for (since, _), (until, count) in itertools.pairwise(steps))
-    return count + BEYOND + sum(count for _, count in later), (count + BEYOND) * first + going_on
+    return count + BEYOND + sum(count for _, count in later), count * first + going_on + BEYOND * epochs
 
 
 class _Course:
@@ -145,6 +146,9 @@ def _trials(method: Use, study: Study, fit_at: FitAt,
     side, beyond = _beyond(method, list(course.trials.values()))
     ran = [course.run(rate, course.first).learning_rate for rate in beyond if not short and course.room()]
     course.halve()
+    if not ran:  # a rate that started slowly may be the best one in the end
+        side, beyond = _beyond(method, list(course.trials.values()))
+        ran = [course.run(rate, study.fit.epochs).learning_rate for rate in beyond if not short and course.room()]
     trials = list(course.trials.values())
     best = _best(trials)
     if short:
