@@ -27,7 +27,7 @@ from trimtune.results import Plan, Result, Row, Search
 from trimtune.store import Store, show
 from trimtune.study.expand import expand
 from trimtune.study.stored import prepared
-from trimtune.tasks._base import base_of
+from trimtune.tasks._base import base_of, reading_of
 from trimtune.trim._chain import trimmed
 from trimtune.tune import forecast, search
 from trimtune.tune.cost import cost
@@ -58,7 +58,7 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         store.stage("measure")
         engines = {candidate.name: candidate.engine for candidate in candidates}
         runnable = {name: made[1] for name, made in built.items() if not isinstance(made, StepFailed)}
-        reading = parts.load("task", study.task).reading(study, facts.kind)
+        reading = reading_of(study, rows)
         measured = measure_all(runnable, engines, rows, study.fit.max_length, store, task=study.task, reading=reading)
         searches = tuple(score_seeds(ledger, rows, study.fit.max_length, study.task, store, reading)
                          for ledger, _ in tuned.values())

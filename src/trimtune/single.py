@@ -19,7 +19,7 @@ from trimtune.store import Store, link_tree
 from trimtune.study.check import check
 from trimtune.study.document import Place
 from trimtune.study.stored import prepared
-from trimtune.tasks._base import base_of
+from trimtune.tasks._base import base_of, reading_of
 from trimtune.tune import search
 from trimtune.tune.fits import Fits
 from trimtune.tune.parallel import launched
@@ -107,7 +107,7 @@ def _test_score(made: Artifact, use: Use, study: Study, rate: float, rows: Artif
     """On the test rows."""
     ledger = Search(method=use, trials_asked=1, trials=(), seeds_asked=1, learning_rate=rate, seconds=made.seconds,
                     seeds=(search.seed_fit(made),))
-    reading = parts.load("task", study.task).reading(study, rows.facts.get("kind", ""))
+    reading = reading_of(study, rows)
     score = score_seeds(ledger, rows, study.fit.max_length, study.task, store, reading).seeds[0].test_score
     if score is None:
         raise StepFailed(next(step.cause for step in store.steps if step.step == "score"))

@@ -10,7 +10,7 @@ better, so that pairs are told apart with far fewer rows than two separate inter
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Compared(ABC):
     """Candidates on the same `n` test rows."""
 
     names: tuple[str, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -62,10 +61,6 @@ class LMSubject:
         """A turn's share of the starts (the present turn's, if none is given), their ends, so that `new_tokens` have room."""
         room = max(1, self.decoder.context - new_tokens)
         return [tokens[-room:] for tokens in share(self.starts, count, seed, self.turn if turn is None else turn)]
-
-    def room(self, prompts: Sequence[Sequence[int]], at_most: int) -> int:
-        """New tokens for which the model has room after the longest of these prompts."""
-        return min(at_most, self.decoder.context - max(map(len, prompts)))
 
     def work(self, rows: int, seed: int) -> None:
         generate(self.decoder, self.draw(rows, seed, WORK_TOKENS), (), WORK_TOKENS)

@@ -64,7 +64,7 @@ def _answered(subject: LMSubject, prompts: list[Prompt], config: Config) -> list
     for start in range(0, len(order), config.batch_size):
         batch = order[start:start + config.batch_size]
         tokens = [prompts[index].tokens for index in batch]
-        answers = generate(subject.decoder, tokens, subject.ends, subject.room(tokens, config.max_new))
+        answers = generate(subject.decoder, tokens, subject.ends, config.max_new)
         found.update(zip(batch, answers, strict=True))
     return [found[index] for index in range(len(prompts))]
 

@@ -26,6 +26,12 @@ def base_of(study: Study, labels: Sequence[str], store: Store) -> Artifact:
     return store.step("base", study.task, _copy, arguments, config=config, code=code)
 
 
+def reading_of(study: Study, rows: Artifact) -> dict[str, Any]:
+    """What beside `max_length` decides how the rows become tokens, for the keys of all steps that read them."""
+    found: dict[str, Any] = parts.load("task", study.task).reading(study, rows.facts.get("kind", ""))
+    return found
+
+
 def _copy(folder: Path, *, source: Path, task: str, labels: Sequence[str], name: str) -> dict[str, Any]:
     for path in _files(source):
         try:

@@ -18,6 +18,7 @@ from trimtune import parts
 from trimtune.process import emit, place
 from trimtune.records import Artifact, Study
 from trimtune.store import Store
+from trimtune.tasks._base import reading_of
 from trimtune.tune import device, precision, softmax
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _MAP_BYTES = 2**26
 def working_attention(study: Study, precision_: str, base: Artifact, rows: Artifact, store: Store) -> str:
     """One of `KINDS` for the fits of a study; timed once per machine, model and rows, and kept in the store."""
     shared = dict(task=study.task, batch_size=study.fit.batch_size, max_length=study.fit.max_length, precision_=precision_,
-                  reading=parts.load("task", study.task).reading(study, rows.facts.get("kind", "")))
+                  reading=reading_of(study, rows))
     timed = store.step("attention", study.task, time_each, {**shared, "base": base.folder, "rows": rows.folder},
                        config={**shared, **place()}, parents=(base, rows), code=parts.room_hash("tune"))
     return str(timed.facts["chosen"])

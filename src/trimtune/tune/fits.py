@@ -9,6 +9,7 @@ from typing import Any
 from trimtune import parts
 from trimtune.records import Artifact, Study, Use
 from trimtune.store import Store
+from trimtune.tasks._base import reading_of
 from trimtune.tune import features, fitting
 from trimtune.tune.attention import working_attention
 from trimtune.tune.precision import working_precision
@@ -25,7 +26,7 @@ class Fits:
         shared: dict[str, Any] = dict(task=study.task, batch_size=study.fit.batch_size, max_length=study.fit.max_length,
                                       precision_=chosen)
         code = parts.source_hash("method", method.name) + parts.source_hash("task", study.task)
-        reading = parts.load("task", study.task).reading(study, rows.facts.get("kind", ""))
+        reading = reading_of(study, rows)
         self.config = {**shared, "attention_": working_attention(study, chosen, base, rows, store), "model_name": study.model,
                        "method": method.name, "config": method.config, "epochs": study.fit.epochs,
                        "class_weights": study.fit.class_weights, "patience": study.fit.patience, "reading": reading,

@@ -18,6 +18,7 @@ from trimtune.errors import StepFailed
 from trimtune.process import peak_memory_mb, place
 from trimtune.records import Artifact, Study, Use
 from trimtune.store import Store
+from trimtune.tasks._base import reading_of
 from trimtune.tune import batches, boundary, device, feeds, fitting, heap, memory, precision, trainable
 from trimtune.tune.attention import working_attention
 from trimtune.tune.parallel import ALONE
@@ -43,7 +44,7 @@ def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) 
         shared = dict(task=study.task, method=method.name, config=method.config, batch_size=study.fit.batch_size,
                       max_length=study.fit.max_length, precision_=chosen,
                       attention_=working_attention(study, chosen, base, rows, store), model_name=study.model,
-                      reading=parts.load("task", study.task).reading(study, rows.facts.get("kind", "")))
+                      reading=reading_of(study, rows))
         probe = store.step("forecast", method.name, time_steps, {**shared, "base": base.folder, "rows": rows.folder},
                            config={**shared, **place()}, parents=(base, rows), code=code)
     except StepFailed as failure:
