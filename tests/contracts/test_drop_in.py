@@ -56,7 +56,7 @@ JUICER = '''"""Juicer: runs any lemon.
 Use it in a test only; logits are [B, C].
 """
 
-''' + CONFIG + '''NUMERICS = ("plain",)
+''' + CONFIG + '''NUMERICS = {task: ("plain",) for task in TASKS}
 TOLERANCE = {"plain": 1e-4}
 
 

@@ -18,7 +18,7 @@ from trimtune import parts
 from trimtune.study import data
 from trimtune.tasks import text_classification as task
 
-ENGINES = parts.names("engine")
+ENGINES = [name for name in parts.names("engine") if "text_classification" in parts.load("engine", name).TASKS]
 pytestmark = pytest.mark.slow
 SHIPPABLE = {".safetensors", ".onnx", ".xml", ".bin", ".json", ".txt", ".model", ".jinja"}
 INT8_SHARE = 0.3
@@ -89,7 +89,7 @@ def test_plain_answers_as_pytorch(engine: str, kind: str, runnable: Any, expecte
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_int8_stays_near_and_really_shrinks(engine: str, runnable: Any, expected: Any, tuned: Any, helpdesk_rows: Path) -> None:
-    if "int8" not in parts.load("engine", engine).NUMERICS:
+    if "int8" not in parts.load("engine", engine).NUMERICS["text_classification"]:
         pytest.skip(f"{engine} has no int8")
     ready = runnable(engine, "prefix", "int8")
     inputs = texts_of(tuned("prefix"), helpdesk_rows)

@@ -122,7 +122,7 @@ class Dropped(TorchDecoder):
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__(module)
-        self._virtual = 0
+        self.virtual = 0
 
 
 class Unmasked(TorchDecoder):

@@ -14,7 +14,7 @@ from tests.engines.conftest import Decoders, Folders
 from tests.engines.language_models import BASES, CONFIGS, KINDS, NEW, PROMPTS, VOCABULARY, alone, tuned_folder
 from tests.study.faults import fault
 
-from trimtune.engines import _export, _torch_decoder, torch_eager
+from trimtune.engines import _decoding, _export, _torch_decoder, torch_eager
 from trimtune.engines._decoding import generate, padded
 from trimtune.engines._torch_decoder import TorchDecoder
 from trimtune.tasks import causal_lm
@@ -80,7 +80,7 @@ def test_the_faster_precision_is_taken(folders: Folders, tmp_path: Path, monkeyp
     assert set(facts["milliseconds"]) == {"fp32", "bf16"}
     assert all(len(times) == 2 and min(times) > 0 for times in facts["milliseconds"].values())
     for precision in ("fp32", "bf16"):
-        monkeypatch.setattr(_torch_decoder._graph, "quickest", lambda calls, rounds, chosen=precision: (chosen, {}))
+        monkeypatch.setattr(_decoding, "quickest", lambda calls, rounds, chosen=precision: (chosen, {}))
         folder = tmp_path / precision
         assert torch_eager.export(folder, folders("gpt2", "prompt"), {}, "plain", [], 32, "causal_lm")["precision"] == precision
         decoder: Any = torch_eager.load(folder, 1)

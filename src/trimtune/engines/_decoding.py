@@ -8,16 +8,20 @@ no `mask` of this file, and `context` doesn't count them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from trimtune.engines._graph import quickest, rows
 from trimtune.errors import StepFailed, TrimtuneError
 
 _LENGTHS, _STEPS = (7, 1, 12, 4), 3
 """of the rows that `check` tries: tokens of the prompts, and tokens after them"""
+_TIMED_STEPS, _ROUNDS = 8, (6, 6)
+"""tokens of a timed stretch of decoding; rounds of the timed prefill, and of the stretches after it"""
 
 
 class Decoder(Protocol):
@@ -126,6 +130,25 @@ def check(decoder: Decoder, reference: Decoder, vocabulary: int, tolerance: floa
         raise StepFailed(f"{engine}: with its cache the model answers differently than without: "
                          f"|Δlogit| {worst:.2g}, allowed {tolerance:g}")
     return worst
+
+
+def fastest(decoders: Mapping[str, Decoder], vocabulary: int, max_length: int) -> tuple[str, dict[str, list[float]]]:
+    """Time one row's prefill and some tokens after it, taking turns.
+
+    Returns:
+        as `_graph.quickest`, milliseconds [a prefill, 8 tokens after it].
+    """
+    return quickest({name: _timed(decoder, vocabulary, max_length) for name, decoder in decoders.items()}, _ROUNDS)
+
+
+def _timed(decoder: Decoder, vocabulary: int, max_length: int) -> list[Callable[[], object]]:
+    ids_BT, mask_BT = rows(1, min(max_length, decoder.context), vocabulary).values()
+
+    def steps() -> None:
+        for _ in range(_TIMED_STEPS):
+            decoder.step(ids_BT[:, 0])
+
+    return [partial(decoder.begin, ids_BT, mask_BT), steps]
 
 
 def _room(decoder: Decoder, prompt: Sequence[int], max_new: int, name: str) -> int:

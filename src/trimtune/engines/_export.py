@@ -26,8 +26,9 @@ def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study
     lacking = part.available()
     if lacking:
         raise Unavailable(f"{engine.name} is not available here: {lacking}")
-    if wanted not in part.NUMERICS:
-        raise StepFailed(f"{engine.name} has no {wanted}; it has {', '.join(part.NUMERICS)}")
+    has = part.NUMERICS[study.task]
+    if wanted not in has:
+        raise Unavailable(f"{engine.name} has no {wanted} for {study.task}; it has {', '.join(has)}")
     shared = {"config": engine.config, "numerics": wanted, "max_length": study.fit.max_length, "task": study.task}
     arguments = {**shared, "engine": engine.name, "source": model.folder, "rows": rows.folder}
     return store.step("engine", engine.name, _export, arguments, config=shared, parents=(model, rows),

@@ -15,12 +15,10 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtune.engines import _decoding, _graph
+from trimtune.engines import _decoding
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import _pretrained, causal_lm
 from trimtune.trim._model_folder import base_of, write
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     import torch
 
 _TOLERANCE = 1e-3
-_STEPS, _ROUNDS = 8, (6, 6)
-"""tokens of a timed stretch of decoding; rounds of the timed prefill, and of the stretches after it"""
 
 
 class TorchDecoder:
@@ -44,18 +40,18 @@ class TorchDecoder:
         self._module: Any = module
         self._base: Any = base_of(module)
         settings: Any = module.active_peft_config if isinstance(module, PeftModel) else None
-        self._virtual: int = settings.num_virtual_tokens if settings and settings.is_prompt_learning else 0
+        self.virtual: int = settings.num_virtual_tokens if settings and settings.is_prompt_learning else 0
         config = self._base.config
         self._positions: int = getattr(config, "max_position_embeddings", None) or sys.maxsize
         window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
-        self._window: int | None = window if self._virtual else None
+        self._window: int | None = window if self.virtual else None
         self._takes = inspect.signature(self._base.forward).parameters
         self._cache: Any = None
         self._mask_BS: Any = None
 
     @property
     def context(self) -> int:
-        return self._positions - self._virtual
+        return self._positions - self.virtual
 
     def logits(self, ids_BT: np.ndarray, mask_BT: np.ndarray) -> Any:
         import torch
@@ -71,9 +67,9 @@ class TorchDecoder:
         ids, batch = torch.from_numpy(ids_BT), len(ids_BT)
         given = {"input_ids": ids}
         with torch.inference_mode():
-            self._mask_BS = torch.cat([torch.ones(batch, self._virtual, dtype=torch.long), torch.from_numpy(mask_BT)], 1)
+            self._mask_BS = torch.cat([torch.ones(batch, self.virtual, dtype=torch.long), torch.from_numpy(mask_BT)], 1)
             self._cache = DynamicCache(config=self._base.config)
-            if self._virtual:
+            if self.virtual:
                 start = self._module.get_prompt(batch_size=batch)
                 if isinstance(start, Cache):
                     self._cache = start
@@ -125,8 +121,7 @@ def export(folder: Path, source: Path, precision: str, max_length: int) -> dict[
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         decoders = {"fp32": decoder, "bf16": TorchDecoder(_cast(copy.deepcopy(module), "bf16"))}
-        precision, milliseconds = _graph.quickest({name: _timed(one, vocabulary, max_length) for name, one in decoders.items()},
-                                                  _ROUNDS)
+        precision, milliseconds = _decoding.fastest(decoders, vocabulary, max_length)
     write(_cast(module, precision), source, folder, task=causal_lm)
     return {"precision": precision, "difference": difference, "milliseconds": milliseconds}
 
@@ -144,14 +139,3 @@ def _cast(module: torch.nn.Module, precision: str) -> torch.nn.Module:
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype(precision))
     return module
-
-
-def _timed(decoder: TorchDecoder, vocabulary: int, max_length: int) -> list[Callable[[], object]]:
-    """One row's prefill, and some tokens more."""
-    ids_BT, mask_BT = _graph.rows(1, min(max_length, decoder.context), vocabulary).values()
-
-    def steps() -> None:
-        for _ in range(_STEPS):
-            decoder.step(ids_BT[:, 0])
-
-    return [partial(decoder.begin, ids_BT, mask_BT), steps]

@@ -27,8 +27,8 @@ from trimtune.engines import _graph
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.tasks import text_classification
 
-TASKS = ("text_classification",)
-NUMERICS = ("plain", "int8")
+NUMERICS = {"text_classification": ("plain", "int8")}
+TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 1e-3}
 _GRAPH = "model.onnx"
 _LARGEST_BYTES = 2**31

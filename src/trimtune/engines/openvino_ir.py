@@ -33,8 +33,8 @@ from trimtune.tasks import text_classification
 if TYPE_CHECKING:
     import torch
 
-TASKS = ("text_classification",)
-NUMERICS = ("plain", "int8")
+NUMERICS = {"text_classification": ("plain", "int8")}
+TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
 _GRAPH = "model.xml"
 _HINT = {"fp32": "f32", "bf16": "bf16"}

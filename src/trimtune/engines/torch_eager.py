@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-TASKS = ("text_classification", "causal_lm")
-NUMERICS = ("plain", "int8")
+NUMERICS = {"text_classification": ("plain", "int8"), "causal_lm": ("plain",)}
+TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
 
 
