@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trimtune import parts
 from trimtune.choose.choose import choose
-from trimtune.engines._export import exported
+from trimtune.engines._export import exported, why_not
 from trimtune.errors import StepFailed, Unavailable
 from trimtune.measure import _machine as machine
 from trimtune.measure._baselines import race
@@ -86,8 +86,10 @@ def plan(study: Study, runs: Path, watch: Watch | None = None) -> Plan:
     store = Store(runs / ".store", watch)
     warm_up()
     rows, facts = prepared(study, store)
-    base = base_of(study, facts.labels, store)
-    return Plan(study=study, data=facts, candidates=tuple(expand(study)), base=base.facts,
+    base, candidates = base_of(study, facts.labels, store), expand(study)
+    reasons = {candidate.name: why_not(candidate, study.task) for candidate in candidates}
+    return Plan(study=study, data=facts, candidates=tuple(candidates), base=base.facts,
+                unavailable={name: reason for name, reason in reasons.items() if reason},
                 forecast={method.label: forecast.of(method, study, base, rows, store) for method in study.tune})
 
 

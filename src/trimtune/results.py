@@ -143,6 +143,8 @@ class Plan(Record):
     base: dict[str, Any]
     forecast: dict[str, dict[str, Any]]
     """method label → minutes of one fit, of the whole search at most, and peak memory"""
+    unavailable: dict[str, str]
+    """name of a candidate that can't run here → why"""
 
 
 class Result(Record):

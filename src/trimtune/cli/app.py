@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from trimtune import exits, parts
+from trimtune import exits
 from trimtune.cli import options as o
 from trimtune.errors import StepFailed, TrimtuneError
 
@@ -85,12 +85,10 @@ def plan(study: o.StudyFile, runs: o.Runs = Path("runs"), full: o.Full = False, 
     asked = read.read(study)
     with screen.watching(quiet=json) as watch:  # the notes on the data are part of what is printed below
         found = flow.plan(asked, runs, lambda event: None if event["kind"] == "note" else watch(event))
-    lacking = {name: reason for name in parts.names("engine") if (reason := parts.load("engine", name).available())}
     if json:
-        return screen.print_json({**found.model_dump(mode="json"), "candidates": [one.name for one in found.candidates],
-                                  "unavailable": lacking})
+        return screen.print_json({**found.model_dump(mode="json"), "candidates": [one.name for one in found.candidates]})
     console = screen.results()
-    tables.show_plan(found, lacking, console)
+    tables.show_plan(found, console)
     if full:
         import yaml
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -74,7 +75,7 @@ def _cell(row: Any, name: str) -> str:
     return words.percent(reading.value) + (f" ±{100 * half:.1f}" if half is not None else "")
 
 
-def show_plan(plan: Plan, unavailable: dict[str, str], console: Console) -> None:
+def show_plan(plan: Plan, console: Console) -> None:
     """The data as it was understood, the methods' forecast, the candidates, and what can't run here."""
     study, facts = plan.study, plan.data
     parameters = plan.base.get("parameters")
@@ -105,8 +106,8 @@ def show_plan(plan: Plan, unavailable: dict[str, str], console: Console) -> None
     methods, engines = ([use.label for use in uses] for uses in (study.tune, study.engine))
     for head, entries in (("tune", methods), ("trim", chains), ("engine", engines)):
         console.print(Text(f"  {head:7}{', '.join(entries)}"))
-    for name, reason in unavailable.items():
-        console.print(Text(f"can't run here: {name}: {reason}", style="yellow"))
+    for reason, count in Counter(plan.unavailable.values()).items():
+        console.print(Text(f"can't run here: {count} of them, since {reason}", style="yellow"))
     limits = ", ".join(map(str, study.require)) or "none"
     console.print(Text(f"limits: {limits}; prefer {study.prefer}"))
 

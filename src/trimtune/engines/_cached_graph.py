@@ -4,8 +4,8 @@
 
 `past` and `present` are the keys and values of every layer, [B, H, S, D] and [B, H, S + T, D], key before value; `places`
 are the positions among the T whose logits are wanted, so that a prompt's other logits are never computed. Virtual tokens need
-no code in the graph: whatever a prefix, prompt or P-tuning puts before a row, later tokens see its keys and values alone, and these
-depend on nothing after them. So they are computed once, at export, and every batch begins with them as its past.
+no code in the graph: whatever a prefix, prompt or P-tuning puts before a row, later tokens see its keys and values alone, and
+these depend on nothing after them. So they are computed once, at export, and every batch begins with them as its past.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def traceable(module: torch.nn.Module, engine: str) -> torch.nn.Module:
     """The graph of this page as a torch module, `past` given as one list.
 
     Raises:
-        TrimtuneError: an architecture that counts positions, or cuts its logits, in another way.
+        TrimtuneError: an architecture that counts positions, cuts its logits or limits its attention in another way.
     """
     import torch
     from transformers import DynamicCache
@@ -119,6 +119,10 @@ def traceable(module: torch.nn.Module, engine: str) -> torch.nn.Module:
         raise TrimtuneError(f"{engine}: {type(base).__name__} takes no {', no '.join(lacking)}.",
                             "Language models are exported here that take " + ", ".join(_NEEDED) + " (Llama-like, GPT-2-like).",
                             "Use torch_eager for it.")
+    window = getattr(base.config, "sliding_window", None)
+    if window and window < positions_of(module):
+        raise TrimtuneError(f"{engine}: {type(base).__name__} sees a window of {window} tokens only.",
+                            "Language models are exported here whose tokens see all that came before.", "Use torch_eager for it.")
 
     class CachedGraph(torch.nn.Module):
         def __init__(self) -> None:
@@ -134,11 +138,23 @@ def traceable(module: torch.nn.Module, engine: str) -> torch.nn.Module:
                 layer.lazy_initialization(keys, values)
                 layer.keys, layer.values = keys, values
                 cache.layers.append(layer)
-            out = self.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
-                             past_key_values=cache, use_cache=True, logits_to_keep=places)
+            out = self.model(input_ids=input_ids, attention_mask=_causal(attention_mask, input_ids.shape[1]), use_cache=True,
+                             position_ids=position_ids, past_key_values=cache, logits_to_keep=places)
             return out.logits, *(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
 
     return CachedGraph().eval()
+
+
+def _causal(mask_BS: torch.Tensor, tokens: int) -> torch.Tensor:
+    """What is added to attention scores, [B, 1, T, S]. Padding sees itself: a row that sees nothing is NaN in some engines,
+    and a value of NaN spoils every sum that it has no weight in.
+    """
+    import torch
+
+    width = mask_BS.shape[1]
+    asks_T1, seen_1S = torch.arange(tokens)[:, None] + (width - tokens), torch.arange(width)[None]
+    allowed_BTS = (seen_1S < asks_T1) & (mask_BS[:, None] > 0) | (seen_1S == asks_T1)
+    return torch.where(allowed_BTS, 0.0, torch.finfo(torch.float32).min)[:, None]
 
 
 def example(past: Past) -> dict[str, Any]:

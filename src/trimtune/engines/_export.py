@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtune import parts
-from trimtune.errors import StepFailed, Unavailable
+from trimtune.errors import Unavailable
 from trimtune.records import Artifact, Candidate, Study
 from trimtune.store import Store
 from trimtune.trim._chain import numerics
@@ -22,17 +22,23 @@ def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study
         StepFailed: its export failed.
     """
     engine, wanted = candidate.engine, numerics(candidate.trims)
-    part = parts.load("engine", engine.name)
-    lacking = part.available()
-    if lacking:
-        raise Unavailable(f"{engine.name} is not available here: {lacking}")
-    has = part.NUMERICS[study.task]
-    if wanted not in has:
-        raise Unavailable(f"{engine.name} has no {wanted} for {study.task}; it has {', '.join(has)}")
+    reason = why_not(candidate, study.task)
+    if reason:
+        raise Unavailable(reason)
     shared = {"config": engine.config, "numerics": wanted, "max_length": study.fit.max_length, "task": study.task}
     arguments = {**shared, "engine": engine.name, "source": model.folder, "rows": rows.folder}
     return store.step("engine", engine.name, _export, arguments, config=shared, parents=(model, rows),
                       code=parts.source_hash("engine", engine.name) + parts.source_hash("task", study.task))
+
+
+def why_not(candidate: Candidate, task: str) -> str | None:
+    """What keeps a candidate from running on this machine, whatever its tuning brings; None: nothing."""
+    engine, wanted = candidate.engine.name, numerics(candidate.trims)
+    part = parts.load("engine", engine)
+    lacking, has = part.available(), part.NUMERICS[task]
+    if lacking:
+        return f"{engine} is not available here: {lacking}"
+    return None if wanted in has else f"{engine} has no {wanted} for {task}; it has {', '.join(has)}"
 
 
 def _export(folder: Path, *, engine: str, source: Path, rows: Path, config: dict[str, Any], numerics: str,

@@ -10,24 +10,32 @@ Runtime's dynamic quantization: weights of MatMul per output channel and the emb
 activations uint8 per tensor and batch, so rows of one batch share a scale and a row's logits depend a little on its
 neighbors. The head's last layer stays float32. On CPUs without VNNI, weights use 7 bits, since 8-bit sums would saturate.
 
-LoRA is merged; prefixes and prompts become constants of the graph. Operators are fused when the session starts, so the
-file stays portable. Threads spin within a call and stop with it: an idle session takes no time from its neighbors.
+A language model's graph takes the cache of keys and values in and hands it out: logits_BKV at the K places asked for. Its int8
+and int4 are weights alone, in blocks of 32 with a scale each, their products summed in 8-bit integers.
+
+LoRA is merged; prefixes and prompts become constants of the graph, of a language model the cache that rows begin with.
+Operators are fused when the session starts, so the file stays portable. Threads spin within a call and stop with it: an idle
+session takes no time from its neighbors.
 It refuses graphs of 2 GB and more, which ONNX can't hold in one file.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.engines import _graph
+from trimtune.engines import _graph, _onnx_decoder
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.tasks import text_classification
 
-NUMERICS = {"text_classification": ("plain", "int8")}
+if TYPE_CHECKING:
+    from trimtune.engines._decoding import Decoder
+
+NUMERICS = {"text_classification": ("plain", "int8"), "causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 1e-3}
 _GRAPH = "model.onnx"
@@ -49,15 +57,20 @@ def available() -> str | None:
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],
            max_length: int, task: str = "text_classification") -> dict[str, Any]:
     """Write model.onnx, tokenizer, config and engine.json; facts tell `difference`, the checked |Δlogit| of the float32 graph."""
+    opset = Config.model_validate(config).opset
+    if task == "causal_lm":
+        facts = _onnx_decoder.export(folder, source, numerics, opset, TOLERANCE["plain"], partial(_session, threads=_threads()))
+        return _graph.note(folder, engine="onnx_runtime", task=task, numerics=numerics,
+                           packed="plain" if numerics == "plain" else "packed", **facts)
     # eager attention: SDPA is exported with a guard against NaN around each softmax, which costs time and is never needed here
     model = text_classification.load_model(source, attention="eager")
     if sum(parameter.nbytes for parameter in model.parameters()) >= _LARGEST_BYTES:
         raise TrimtuneError("onnx_runtime: the model has 2 GB of weights or more.", "One ONNX file holds less than 2 GB.",
                             "Use torch_eager or openvino_ir for it.")
     path = folder / _GRAPH
-    graph = _traced(model, Config.model_validate(config).opset, max_length)
+    graph = _traced(model, opset, max_length)
     path.write_bytes(graph.SerializeToString())
-    difference = _graph.check(load(folder, _threads()), model, max_length, TOLERANCE["plain"], "onnx_runtime")
+    difference = _graph.check(_runner(path, _threads()), model, max_length, TOLERANCE["plain"], "onnx_runtime")
     if numerics == "int8":
         _quantize(graph, path)
     _graph.write_around(folder, source, model.config)
@@ -66,7 +79,14 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
                        difference=difference)
 
 
-def load(folder: Path, threads: int) -> _graph.Run:
+def load(folder: Path, threads: int) -> _graph.Run | Decoder:
+    """A run of logits [B, C]; of a language model its decoder."""
+    if _graph.noted(folder).get("task") == "causal_lm":
+        return _onnx_decoder.load(folder, partial(_session, threads=threads))
+    return _runner(folder / _GRAPH, threads)
+
+
+def _session(path: Path, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -74,7 +94,11 @@ def load(folder: Path, threads: int) -> _graph.Run:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(folder / _GRAPH, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _runner(path: Path, threads: int) -> _graph.Run:
+    session = _session(path, threads)
 
     def run(inputs: _graph.Inputs) -> Any:
         return session.run(None, inputs)[0]

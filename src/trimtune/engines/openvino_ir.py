@@ -11,8 +11,13 @@ finer than bf16), |Δlogit| ≤ 0.25. int8 is NNCF's post-training quantization 
 activations int8 by ranges seen on training rows (static), SmoothQuant and bias correction; a row's logits don't depend on
 its neighbors. What stays in floating point runs in the measured precision.
 
-Source of SmoothQuant: Xiao et al. 2023 (arXiv 2211.10438), section 4. LoRA is merged; prefixes and prompts become constants.
-It refuses int8 without training rows. OpenVINO's and NNCF's telemetry is kept off.
+A language model's graph keeps its cache of keys and values as state: logits_BKV at the K places asked for. Its int8 (a scale
+per output channel) and int4 (a scale per 64 weights; embeddings and output layer int8) are weights alone, by NNCF, without
+training rows.
+
+Source of SmoothQuant: Xiao et al. 2023 (arXiv 2211.10438), section 4. LoRA is merged; prefixes and prompts become constants,
+of a language model the state that rows begin with. It refuses int8 of classifiers without training rows. OpenVINO's and
+NNCF's telemetry is kept off.
 """
 
 from __future__ import annotations
@@ -26,14 +31,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.engines import _graph
+from trimtune.engines import _graph, _openvino_decoder
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import text_classification
 
 if TYPE_CHECKING:
     import torch
 
-NUMERICS = {"text_classification": ("plain", "int8")}
+    from trimtune.engines._decoding import Decoder
+
+NUMERICS = {"text_classification": ("plain", "int8"), "causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
 _GRAPH = "model.xml"
@@ -61,6 +68,10 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     `floats` the precision of what int8 leaves in floating point.
     """
     openvino, wanted = _openvino(), Config.model_validate(config)
+    if task == "causal_lm":
+        facts = _openvino_decoder.export(openvino, folder, source, numerics, wanted.precision, max_length, TOLERANCE["fp32"])
+        return _graph.note(folder, engine="openvino_ir", task=task, numerics=numerics,
+                           packed="plain" if numerics == "plain" else "packed", **facts)
     model: Any = text_classification.load_model(source)
     graph = _traced(model, max_length)
     difference = _graph.check(_runner(graph, "fp32"), model, max_length, TOLERANCE["fp32"], "openvino_ir")
@@ -78,7 +89,10 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
                        floats=precision, difference=difference, milliseconds=milliseconds)
 
 
-def load(folder: Path, threads: int) -> _graph.Run:
+def load(folder: Path, threads: int) -> _graph.Run | Decoder:
+    """A run of logits [B, C]; of a language model its decoder."""
+    if _graph.noted(folder).get("task") == "causal_lm":
+        return _openvino_decoder.load(_openvino(), folder, threads)
     return _runner(folder / _GRAPH, _graph.noted(folder)["floats"], threads)
 
 

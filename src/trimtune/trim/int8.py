@@ -11,6 +11,9 @@ t and z come from each batch on PyTorch and ONNX Runtime (dynamic), from trainin
 W is [N, K], x is [B, T, K]; softmax, layer norm and the head stay in floating point. Packed: the bytes shrink
 to a quarter.
 
+Of a language model only weights are stored in 8 bits, since reading them is what a token costs; how products are summed is the
+engine's affair (`trimtune explain` with its name), and no training rows are needed.
+
 The engine realizes it, so it comes last in a chain of trims; the folder that it hands on is the source's, untouched.
 """
 
@@ -23,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from trimtune.store import link_tree
 
-TASKS = ("text_classification",)
+TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = False
 NUMERICS: str | None = "int8"
 
