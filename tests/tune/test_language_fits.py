@@ -14,7 +14,7 @@ from trimtune.store import Store
 from trimtune.study.stored import prepared
 from trimtune.tasks import causal_lm as task
 from trimtune.tasks._base import base_of
-from trimtune.tune import boundary, feeds, fitting, loop, search
+from trimtune.tune import boundary, feeds, fitting, forecast, loop, search
 from trimtune.tune.fits import Fits
 
 METHODS = [*(("llama", name) for name in ("full", "lora", "prefix", "prompt", "p_tuning", "ia3", "top_k_layers")),
@@ -166,3 +166,58 @@ def test_a_fit_that_paused_ends_as_one_that_never_did(language, tmp_path):
     whole = fit_at(1e-3, 0)
     assert whole.files == straight.files
     assert whole.facts["curve"] == straight.facts["curve"]
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def unlike(request, tmp_path_factory):
+    """A study of 24 plain texts, mostly short and a few long: in batches of 8 much of it would be padding."""
+    folder = tmp_path_factory.mktemp(f"unlike_{request.param}")
+    small_lm.make(folder / "model", request.param)
+    for name in ("train", "validation", "test"):
+        texts = small_lm.texts(name)
+        long = [" ".join(texts[at:at + 8]) for at in range(0, 40, 8)]
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["text"], *([text] for text in [*long[:4], *texts[40:60]])])
+    study = Study(name="s", model=str(folder / "model"), task="causal_lm", tune=(), trim=((),), engine=(),
+                  data=DataSpec(**{name: str(folder / f"{name}.csv") for name in ("train", "validation", "test")}),
+                  fit=Fit(epochs=2, batch_size=8, max_length=200, precision="fp32"), budget=Budget(trials=2, seeds=1, minutes=5))
+    store = Store(folder / "store")
+    rows, facts = prepared(study, store)
+    return study, store, base_of(study, facts.labels, store), rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("unlike", "asked"), [("llama", use("full")), ("gpt2", use("lora", dropout=0.0)),
+                                               ("llama", use("top_k_layers", k=1))], indirect=["unlike"], ids=str)
+def test_a_packed_fit_ends_where_the_padded_one_does(unlike, asked):
+    study, store, base, rows = unlike
+    low, high = parts.load("method", asked.name).LEARNING_RATES
+    made = {}
+    for packing in ("off", "on", "auto"):
+        fit = study.fit.model_copy(update={"packing": packing})
+        made[packing] = Fits(asked, study.model_copy(update={"fit": fit}), base, rows, store)((low * high) ** 0.5, 0)
+    assert [one.facts["packed"] for one in made.values()] == [False, True, True]
+    assert made["off"].facts["losses"][1] < made["off"].facts["losses"][0]
+    for packing in ("on", "auto"):
+        assert made[packing].facts["curve"] == pytest.approx(made["off"].facts["curve"], abs=1e-3)
+        assert made[packing].facts["losses"] == pytest.approx(made["off"].facts["losses"], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unlike", ["llama"], indirect=True)
+def test_a_prefix_is_fitted_unpacked_and_on_is_refused(unlike):
+    study, store, base, rows = unlike
+    assert not Fits(use("prefix"), study, base, rows, store)(1e-2, 0).facts["packed"]
+    on = study.model_copy(update={"fit": study.fit.model_copy(update={"packing": "on"})})
+    with pytest.raises(StepFailed, match=r"fit.packing.*virtual tokens"):
+        Fits(use("prefix"), on, base, rows, store)(1e-2, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unlike", ["llama"], indirect=True)
+def test_a_forecast_is_made_of_the_packed_places(unlike):
+    study, store, base, rows = unlike
+    found = forecast.of(use("lora"), study, base, rows, store)
+    assert found["fit_minutes"] > 0
+    boundary_too = forecast.of(use("top_k_layers", k=1), study, base, rows, store)
+    assert boundary_too["fit_minutes"] > 0
