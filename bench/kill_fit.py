@@ -136,7 +136,8 @@ def kill(folder: Path, kills: int, draw: random.Random, language: Path | None = 
     for name, (epochs, part) in wanted_fits.items():
         method, packing = name.split()[0], "on" if name.endswith("packed") else "off"
         whole = fit(method, study(folder, epochs, "auto", language, packing), store)
-        wanted = study(folder, epochs, whole.facts["precision"], language, packing)  # timed once, so that a borderline machine doesn't waver
+        # timed once, so that a borderline machine doesn't waver
+        wanted = study(folder, epochs, whole.facts["precision"], language, packing), so that a borderline machine doesn't waver
         mine = left if name == last else round(kills * part)
         left -= mine
         line = {"fit": name, "precision": whole.facts["precision"], "seconds": round(whole.seconds, 1), "kills": 0,

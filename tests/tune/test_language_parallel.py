@@ -35,7 +35,8 @@ def tune(folder: Path, out: Path, processes: int, method: str, *more: str) -> di
     start = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
     data = [str(folder / "train.csv"), "--validation", str(folder / "validation.csv"), "--test", str(folder / "test.csv")]
     words = [*data, "--task", "causal-lm", "--model", str(folder / "model"), "--method", method, "--lr", str(RATES[method]),
-             "--epochs", "2", "--batch-size", "7", "--max-length", "200", "--precision", "fp32", "--out", str(out), "--json", *more]
+             "--epochs", "2", "--batch-size", "7", "--max-length", "200", "--precision", "fp32", "--out", str(out), "--json",
+             *more]
     done = subprocess.run([sys.executable, *start, "-m", "trimtune", "tune", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
