@@ -137,7 +137,7 @@ def kill(folder: Path, kills: int, draw: random.Random, language: Path | None = 
         method, packing = name.split()[0], "on" if name.endswith("packed") else "off"
         whole = fit(method, study(folder, epochs, "auto", language, packing), store)
         # timed once, so that a borderline machine doesn't waver
-        wanted = study(folder, epochs, whole.facts["precision"], language, packing), so that a borderline machine doesn't waver
+        wanted = study(folder, epochs, whole.facts["precision"], language, packing)
         mine = left if name == last else round(kills * part)
         left -= mine
         line = {"fit": name, "precision": whole.facts["precision"], "seconds": round(whole.seconds, 1), "kills": 0,
