@@ -46,8 +46,8 @@ def run(study: Study | str | Path | dict[str, Any], *, runs: str | Path = "runs"
 
 def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: str = "lora", config: dict[str, Any] | None = None,
          learning_rate: float | None = None, epochs: int = 4, batch_size: int = 32, max_length: int = 128,
-         precision: str = "auto", patience: int = 3, class_weights: str = "none", seed: int = 0,
-         validation: str | Path | None = None, test: str | Path | None = None, data: dict[str, Any] | None = None,
+         precision: str = "auto", patience: int = 3, class_weights: str = "none", packing: str = "auto",
+         seed: int = 0, validation: str | Path | None = None, test: str | Path | None = None, data: dict[str, Any] | None = None,
          task: str = "text-classification", watch: Watch | None = None) -> dict[str, Any]:
     """Fit one method once and save the model: no search, no trims.
 
@@ -57,6 +57,7 @@ def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: s
         config: the method's own options, such as {"r": 16}; `trimtune explain lora` lists them.
         learning_rate: None takes the middle of the method's range.
         class_weights: `balanced` lets a rare class weigh more in the loss.
+        packing: `on` or `off`: a language model's rows one behind another, or padded; `auto` packs where it saves a tenth.
         data: other keys of a study's `data`: columns, such as {"text": "body"}, or a chat `template`.
         patience: epochs without a better validation score after which it ends; 0: it runs them all.
 
@@ -78,9 +79,9 @@ def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: s
                             "Allowed: a folder that is absent or empty.", "Choose another folder, or move what is there away.")
     return single.tune(str(train), model=model, method=use.name, config=use.config, learning_rate=learning_rate, epochs=epochs,
                        batch_size=batch_size, max_length=max_length, precision=precision, patience=patience,
-                       class_weights=class_weights, seed=seed, validation=str(validation) if validation else None,
-                       test=str(test) if test else None, data=data, out=folder, task=task.replace("-", "_"),
-                       watch=watch)
+                       class_weights=class_weights, packing=packing, seed=seed,
+                       validation=str(validation) if validation else None, test=str(test) if test else None, data=data,
+                       out=folder, task=task.replace("-", "_"), watch=watch)
 
 
 def load(bundle: str | Path, n_threads: int | None = None) -> Predictor:

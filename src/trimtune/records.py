@@ -60,6 +60,10 @@ class Fit(Record):
                                                         "(0: never); the best epoch's weights are kept in any case")
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes weigh more in the loss, as "
                                                                            "much as they are rarer")
+    packing: Literal["auto", "on", "off"] = Field("auto", description="rows of a language model one behind another instead of "
+                                                                       "padded. auto: where that saves a tenth of the positions; "
+                                                                       "methods with virtual tokens (prefix, prompt, p_tuning) "
+                                                                       "always pad")
 
 
 class Budget(Record):

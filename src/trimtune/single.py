@@ -19,13 +19,14 @@ from trimtune.store import Store, link_tree
 from trimtune.study.check import check
 from trimtune.study.document import Place
 from trimtune.study.stored import prepared
+from trimtune.study.uses import refuse_packing
 from trimtune.tasks._base import base_of, reading_of
 from trimtune.tune import search
 from trimtune.tune.fits import Fits
 from trimtune.tune.parallel import launched
 
 METRICS = "metrics.json"
-_FACTS = ("rows_per_s", "tokens_per_s", "epochs_run", "curve", "losses", "device", "precision", "parameters",
+_FACTS = ("rows_per_s", "tokens_per_s", "epochs_run", "curve", "losses", "device", "precision", "packed", "parameters",
           "trained_parameters")
 
 _CARD = """\
@@ -47,7 +48,7 @@ model = {auto}.from_pretrained("{name}")
 
 def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", config: dict[str, Any] | None = None,
          learning_rate: float | None = None, epochs: int = 4, batch_size: int = 32, max_length: int = 128,
-         precision: str = "auto", patience: int = 3, class_weights: str = "none", seed: int = 0,
+         precision: str = "auto", patience: int = 3, class_weights: str = "none", packing: str = "auto", seed: int = 0,
          validation: str | None = None, test: str | None = None, data: dict[str, Any] | None = None,
          task: str = "text_classification", watch: Watch | None = None) -> dict[str, Any]:
     """Fit `method` once; `out` becomes the tuned model folder with `metrics.json` in it.
@@ -64,10 +65,11 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
         raise TrimtuneError(f"--out {out} exists and is not an empty folder.",
                             "It must be a new or empty folder: nothing is overwritten.", "Choose another folder.")
     use = Use(name=method.replace("-", "_"), config=config or {}, given=config or {})
+    refuse_packing(packing, task, (use,), Place("packing"))
     low, high = parts.load("method", use.name).LEARNING_RATES
     rate = learning_rate if learning_rate is not None else float(f"{math.sqrt(low * high):.2g}")
     fit: dict[str, Any] = dict(epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision,
-                               patience=patience, class_weights=class_weights)
+                               patience=patience, class_weights=class_weights, packing=packing)
     spec = check(DataSpec, {"train": train, "validation": validation, "test": test, **(data or {})}, Place("data"))
     study = Study(name="tune", model=model, task=task, data=spec, tune=(use,), trim=((),), engine=(), fit=Fit(**fit),
                   budget=Budget(trials=1, seeds=1), seed=seed)

@@ -90,6 +90,9 @@ CASES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     # fit, budget
     "epochs zero": (HEAD + "fit: {epochs: 0}\n", ("study.yaml:3: fit.epochs", "'0'", "from 1 to 1000")),
     "fit key": (HEAD + "fit: {epoch: 3}\n", ("study.yaml:3: fit.epoch", "Did you mean 'epochs'?")),
+    "packing": (HEAD + "fit: {packing: on}\n", ("study.yaml:3: fit.packing", "text_classification can't be packed", "auto or")),
+    "packing with virtual tokens": (HEAD + "task: causal-lm\ntune: [lora, prefix]\nfit: {packing: on}\n",
+                                    ("study.yaml:5: fit.packing: prefix can't be packed", "Write packing: auto")),
     "precision": (HEAD + "fit: {precision: int8}\n", ("study.yaml:3: fit.precision", "'int8'", "bf16", "Choose one of these")),
     "budget a number": (HEAD + "budget: 20\n", ("study.yaml:3: budget", "'20'", "a mapping")),
     "budget minutes": (HEAD + "budget: {minutes: 0}\n", ("study.yaml:3: budget.minutes", "above 0")),

@@ -14,7 +14,7 @@ from trimtune.store import Store
 from trimtune.study.stored import prepared
 from trimtune.tasks import causal_lm as task
 from trimtune.tasks._base import base_of
-from trimtune.tune import boundary, feeds, fitting, loop, search
+from trimtune.tune import boundary, feeds, fitting, forecast, loop, search
 from trimtune.tune.fits import Fits
 
 METHODS = [*(("llama", name) for name in ("full", "lora", "prefix", "prompt", "p_tuning", "ia3", "top_k_layers")),
@@ -166,3 +166,54 @@ def test_a_fit_that_paused_ends_as_one_that_never_did(language, tmp_path):
     whole = fit_at(1e-3, 0)
     assert whole.files == straight.files
     assert whole.facts["curve"] == straight.facts["curve"]
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def unlike(request, tmp_path_factory):
+    """A study of 24 plain texts, mostly short and a few long: in batches of 8 much of it would be padding."""
+    folder = tmp_path_factory.mktemp(f"unlike_{request.param}")
+    small_lm.make(folder / "model", request.param)
+    for name in ("train", "validation", "test"):
+        texts = small_lm.texts(name)
+        long = [" ".join(texts[at:at + 8]) for at in range(0, 40, 8)]
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["text"], *([text] for text in [*long[:4], *texts[40:60]])])
+    study = Study(name="s", model=str(folder / "model"), task="causal_lm", tune=(), trim=((),), engine=(),
+                  data=DataSpec(**{name: str(folder / f"{name}.csv") for name in ("train", "validation", "test")}),
+                  fit=Fit(epochs=2, batch_size=8, max_length=200, precision="fp32"), budget=Budget(trials=2, seeds=1, minutes=5))
+    store = Store(folder / "store")
+    rows, facts = prepared(study, store)
+    return study, store, base_of(study, facts.labels, store), rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("unlike", "name", "config", "packing"), [
+    ("llama", "full", {}, "auto"), ("gpt2", "lora", {"dropout": 0.0}, "on"), ("llama", "top_k_layers", {"k": 1}, "on")],
+    indirect=["unlike"])  # the last one on stored states
+def test_a_packed_fit_ends_where_the_padded_one_does(unlike, name, config, packing):
+    study, store, base, rows = unlike
+    low, high = parts.load("method", name).LEARNING_RATES
+    made = []
+    for asked in ("off", packing):
+        fit = study.fit.model_copy(update={"packing": asked})
+        fits = Fits(use(name, **config), study.model_copy(update={"fit": fit}), base, rows, store)
+        made.append(fits((low * high) ** 0.5, 0).facts)
+    padded, packed = made
+    assert (padded["packed"], packed["packed"]) == (False, True)
+    assert padded["losses"][1] < padded["losses"][0]
+    assert packed["curve"] == pytest.approx(padded["curve"], abs=1e-3)
+    assert packed["losses"] == pytest.approx(padded["losses"], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unlike", ["llama"], indirect=True)
+def test_a_prefix_is_padded_where_others_are_packed(unlike):
+    study, store, base, rows = unlike
+    assert not Fits(use("prefix"), study, base, rows, store)(1e-2, 0).facts["packed"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unlike", ["llama"], indirect=True)
+def test_a_forecast_can_be_made_of_packed_rows(unlike):
+    study, store, base, rows = unlike
+    assert forecast.of(use("top_k_layers", k=1), study, base, rows, store)["fit_minutes"] > 0

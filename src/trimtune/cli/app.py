@@ -211,8 +211,9 @@ def chat(folder: o.LanguageModel, system: o.System = "", max_new: o.MaxNew = 200
 @app.command()
 def tune(train: o.Data, out: o.FitOut, method: o.Method = "lora", set_: o.Settings = None, model: o.Model = "minilm",
          lr: o.LearningRate = None, epochs: o.Epochs = 4, batch_size: o.BatchSize = 32, max_length: o.MaxLength = 128,
-         precision: o.Precision = "auto", patience: o.Patience = 3, class_weights: o.ClassWeights = "none", seed: o.Seed = 0,
-         validation: o.Validation = None, test: o.Test = None, text: o.TextColumn = None, label: o.LabelColumn = None,
+         precision: o.Precision = "auto", patience: o.Patience = 3, class_weights: o.ClassWeights = "none",
+         packing: o.Packing = "auto", seed: o.Seed = 0, validation: o.Validation = None, test: o.Test = None,
+         text: o.TextColumn = None, label: o.LabelColumn = None,
          data: o.DataKeys = None, task: o.Task = "text-classification", quiet: o.Quiet = False, json: o.Json = False) -> None:
     """Fit one method once, without search or trims, and save the model at its best epoch by validation.
 
@@ -233,7 +234,7 @@ def tune(train: o.Data, out: o.FitOut, method: o.Method = "lora", set_: o.Settin
         columns = {name: column for name, column in (("text", text), ("label", label)) if column}
         found = api.tune(train, out=out, model=model, method=method, config=_settings(set_ or []), learning_rate=lr,
                          epochs=epochs, batch_size=batch_size, max_length=max_length, precision=precision, patience=patience,
-                         class_weights=class_weights, seed=seed, validation=validation, test=test,
+                         class_weights=class_weights, packing=packing, seed=seed, validation=validation, test=test,
                          data={**columns, **_settings(data or [], "--data", "prompt=question")}, task=task, watch=watch)
     if json and first:
         return screen.print_json(found)

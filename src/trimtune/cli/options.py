@@ -82,6 +82,9 @@ Patience = Annotated[int, Option("--patience", min=0, max=1000,
                                  help="End after so many epochs without a better score; 0: never.")]
 ClassWeights = Annotated[Literal["none", "balanced"], Option("--class-weights",
                                                              help="balanced: a rare class weighs more in the loss.")]
+Packing = Annotated[Literal["auto", "on", "off"], Option("--packing",
+                                                            help="A language model's rows one behind another instead of padded; "
+                                                                 "auto: where that saves a tenth of their places.")]
 Seed = Annotated[int, Option("--seed", min=0, max=2**32 - 1, help="Of everything random, a split of the rows too.")]
 Validation = Annotated[str | None, Option("--validation", metavar="DATA", help="Validation rows. [default: 15% of each class]")]
 Test = Annotated[str | None, Option("--test", metavar="DATA", help="Test rows. [default: 15% of each class]")]

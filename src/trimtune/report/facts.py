@@ -69,7 +69,8 @@ def asked(result: Result) -> list[tuple[str, str]]:
                                   f"{budget.minutes:g} min of search")),
             ("Each fit", (f"{words.count(fit.epochs, 'epoch')}, batches of {fit.batch_size}, at most {fit.max_length} tokens, "
                          f"precision {fit.precision}" + (f", patience {fit.patience}" if fit.patience else "")
-                         + f", {'balanced' if fit.class_weights == 'balanced' else 'no'} class weights")),
+                         + f", {'balanced' if fit.class_weights == 'balanced' else 'no'} class weights"
+                         + (f", packing {fit.packing}" if fit.packing != "auto" else ""))),
             ("Seed", str(study.seed))]
 
 

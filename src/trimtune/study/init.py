@@ -91,7 +91,7 @@ trim: [{', '.join(TRIM)}]
 
 # What every fit shares:
 # fit: {{epochs: {fit.epochs}, batch_size: {fit.batch_size}, max_length: {fit.max_length}, patience: {fit.patience}, \
-precision: {fit.precision}, class_weights: {fit.class_weights}}}
+precision: {fit.precision}, class_weights: {fit.class_weights}, packing: {fit.packing}}}
 
 # For each method: learning rates tried, fits of the best one, cap of its search in minutes.
 budget: {{trials: {budget.trials}, seeds: {budget.seeds}, minutes: {budget.minutes:g}}}

@@ -18,7 +18,7 @@ from trimtune.study.check import check, kind_of, quoted
 from trimtune.study.document import Place
 from trimtune.study.expand import every, expand
 from trimtune.study.schema import schema as schema
-from trimtune.study.uses import able, chains, defaults, tasks_of, uses
+from trimtune.study.uses import able, chains, defaults, refuse_packing, tasks_of, uses
 
 TUNE = ["head", "full", "lora", "prefix", "prompt"]
 TRIM = ["none", "int8"]
@@ -66,7 +66,7 @@ def resolve(given: Mapping[str, Any], where: str, folder: Path) -> Study:
 def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
     _known(given, place)
     task = _task(given.get("task", TASK), place / "task")
-    return _skipping(given.get("skip"), place / "skip", Study(
+    study = Study(
         **_rows(given, place, folder),
         task=task,
         tune=uses("method", given.get("tune", able("method", TUNE, task)), task, place / "tune"),
@@ -74,7 +74,9 @@ def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
         engine=uses("engine", given["engine"], task, place / "engine") if "engine" in given else _engines_here(task, place),
         budget=check(Budget, given.get("budget"), place / "budget", "budget: {trials: 6, seeds: 3, minutes: 20}"),
         require=limits.read(given.get("require"), place / "require", task),
-        prefer=_prefer(given.get("prefer", "quality"), place / "prefer")))
+        prefer=_prefer(given.get("prefer", "quality"), place / "prefer"))
+    refuse_packing(study.fit.packing, task, study.tune, place / "fit" / "packing")
+    return _skipping(given.get("skip"), place / "skip", study)
 
 
 def _known(given: dict[str, Any], place: Place) -> None:

@@ -104,6 +104,18 @@ def _use(kind: str, entry: Any, task: str, place: Place) -> Use:
     return Use(name=name, config=config, given={key: config[key] for key in given or {}})
 
 
+def refuse_packing(asked: str, task: str, tune: tuple[Use, ...], place: Place) -> None:
+    """Refuse `packing: on` for rows or methods that can't be packed."""
+    if asked == "on" and not getattr(parts.load("task", task), "PACKS", False):
+        raise TrimtuneError(f"{place}: the rows of {task} can't be packed.",
+                            "Allowed: auto or off; on for language models (`task: causal-lm`).", "Leave packing out.")
+    virtual = ", ".join(use.label for use in tune if asked == "on" and use.config.get("virtual_tokens"))
+    if virtual:
+        raise TrimtuneError(f"{place}: {virtual} can't be packed: virtual tokens stand once per line, not once per row.",
+                            "Allowed with virtual tokens: auto, which pads their rows and packs those of other methods, or off.",
+                            "Write packing: auto.")
+
+
 def tasks_of(module: Any) -> set[str]:
     """The tasks that a part can do, by their file names."""
     return {task.replace("-", "_") for task in module.TASKS}

@@ -42,6 +42,8 @@ EXAMPLE = """\
 inputs = tokenizer("a prompt\\n", return_tensors="pt")
 answer = tokenizer.decode(model.eval().generate(**inputs, max_new_tokens=100)[0], skip_special_tokens=True)"""
 """how someone with transformers alone asks the loaded model"""
+PACKS = True
+"""rows may stand one behind another in a line: a row's first token is never learned, so no row answers for its neighbor"""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 

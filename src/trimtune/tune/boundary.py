@@ -67,6 +67,7 @@ def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int,
 
 def feeds(model: torch.nn.Module, folder: Path, top_layers: int, feed: Feed, validation: Feed) -> tuple[Feed, Feed]:
     """The same feeds, with the states in `folder` instead of the layers below the top ones. Changes the model's forward."""
+    import torch
     from safetensors.torch import load_file
 
     stored, layers = load_file(folder / FILE), layers_of(model)
@@ -76,7 +77,8 @@ def feeds(model: torch.nn.Module, folder: Path, top_layers: int, feed: Feed, val
         rows = states.split(whole.lengths)
 
         def answered(batch: Sequence[int]) -> Answered:
-            run_from(padded([rows[row] for row in batch]).to(like))  # of another process's choice under torchrun
+            lines = [torch.cat([rows[row] for row in line]) for line in whole.lines(batch)]
+            run_from(padded(lines).to(like))  # of another process's choice under torchrun
             return whole.answered(batch)
 
         return replace(whole, answered=answered)

@@ -29,7 +29,8 @@ class Fits:
         reading = reading_of(study, rows)
         self.config = {**shared, "attention_": working_attention(study, chosen, base, rows, store), "model_name": study.model,
                        "method": method.name, "config": method.config, "epochs": study.fit.epochs,
-                       "class_weights": study.fit.class_weights, "patience": study.fit.patience, "reading": reading,
+                       "class_weights": study.fit.class_weights, "packing_": study.fit.packing,
+                       "patience": study.fit.patience, "reading": reading,
                        **({"processes": processes} if processes > 1 else {})}
         self.parents: tuple[Artifact, ...] = (base, rows)
         self.files = {"base": base.folder, "rows": rows.folder}

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, method: str, config: dict[str, Any],
         learning_rate: float, epochs: int, batch_size: int, max_length: int, precision_: str, seed: int,
         until: int = 0, rests: Path | None = None, patience: int = 0, features_: Path | None = None,
-        class_weights: str = "none", attention_: str = "eager", processes: int = 1,
+        class_weights: str = "none", packing_: str = "off", attention_: str = "eager", processes: int = 1,
         reading: dict[str, Any] | None = None) -> dict[str, Any]:
     """Fit one method at one learning rate; write the tuned model folder into `folder` and return its facts.
 
@@ -53,7 +53,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     count, splits = trainable.counts(model), part.rows.load(rows)
     on_features = features_ is not None and not (features_ / boundary.FILE).exists()
     if features_ is None or not on_features:
-        feed, validation = token_feeds(model, part, base, splits, max_length, reading)
+        feed, validation = token_feeds(model, part, base, splits, max_length, reading, packing_, batch_size)
     else:
         feed, validation = feature_feeds(model, features_, splits)
     learning = Learning(model, feed.tokens | validation.tokens, precision.dtype("fp32" if on_features else precision_), team)
@@ -73,7 +73,8 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
         if reading:
             (folder / READING).write_text(json.dumps(reading, ensure_ascii=False) + "\n", encoding="utf-8")
     parallel.leave(team)
-    return {**fitted.facts(), **count, **memory_facts(model, at_once), "learning_rate": learning_rate, "precision": precision_}
+    return {**fitted.facts(), **count, **memory_facts(model, at_once), "packed": feed.packed,
+            "learning_rate": learning_rate, "precision": precision_}
 
 
 def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed: int,

@@ -44,7 +44,7 @@ def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) 
         shared = dict(task=study.task, method=method.name, config=method.config, batch_size=study.fit.batch_size,
                       max_length=study.fit.max_length, precision_=chosen,
                       attention_=working_attention(study, chosen, base, rows, store), model_name=study.model,
-                      reading=reading_of(study, rows))
+                      packing_=study.fit.packing, reading=reading_of(study, rows))
         probe = store.step("forecast", method.name, time_steps, {**shared, "base": base.folder, "rows": rows.folder},
                            config={**shared, **place()}, parents=(base, rows), code=code)
     except StepFailed as failure:
@@ -62,7 +62,8 @@ def of(method: Use, study: Study, base: Artifact, rows: Artifact, store: Store) 
 
 
 def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, config: dict[str, Any], batch_size: int,
-               max_length: int, precision_: str, attention_: str, model_name: str, reading: dict[str, Any]) -> dict[str, Any]:
+               max_length: int, precision_: str, attention_: str, model_name: str, packing_: str,
+               reading: dict[str, Any]) -> dict[str, Any]:
     """Seconds of one epoch (with its validation), of one pass without gradients, and of what a fit does beside its steps."""
     import torch
 
@@ -70,7 +71,7 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     heap.prepare()
     part, settings = parts.load("task", task), parts.load("method", method)
     model = fitting.prepared(part, settings, settings.Config(**config), base, seed=0, attention=attention_)
-    feed, validation = feeds.token_feeds(model, part, base, part.rows.load(rows), max_length, reading)
+    feed, validation = feeds.token_feeds(model, part, base, part.rows.load(rows), max_length, reading, packing_, batch_size)
     learning = trainable.Learning(model, feed.tokens | validation.tokens, precision.dtype(precision_))
     place_ = device.of(model)
     on_features = getattr(settings, "ON_FEATURES", False)
@@ -96,7 +97,7 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
                 feed.answered(piece)
         device.wait(place_)
 
-    sizes = [_positions(feed.lengths, batch) for batch in timed]
+    sizes = [feed.positions(batch) for batch in timed]
     model.train()
     took, fresh_train = _seconds(step, timed)
     train = _line(sizes, took)
@@ -110,8 +111,8 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     for path in sorted(folder.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     asked = list(batches.by_length(validation.lengths, memory.rows_answered(at_once, batch_size)))
-    validated = sum(forward(_positions(validation.lengths, batch)) for batch in asked)
-    passed = sum(forward(_positions(feed.lengths, batch)) for batch in plan)
+    validated = sum(forward(validation.positions(batch)) for batch in asked)
+    passed = sum(forward(feed.positions(batch)) for batch in plan)
     below = below_seconds / sum(forward(size) for size in sizes) if top_layers is not None else 1.0
     features = below * (validated + passed)
     if on_features:  # the features' step alone meets the widths
@@ -119,7 +120,7 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     else:
         beside += fresh_train * _widths(feed.lengths, plan) + fresh_forward * _widths(validation.lengths, asked)
     memory_mb = peak_memory_mb() * (1.0 if on_features else GROWTH)
-    return {"epoch_seconds": validated + sum(train(_positions(feed.lengths, batch)) for batch in plan),
+    return {"epoch_seconds": validated + sum(train(feed.positions(batch)) for batch in plan),
             "features_seconds": features, "beside_seconds": beside, "on_states": below_seconds > 0,
             "tokens": sum(feed.lengths), "rows_at_once": at_once, "memory_mb": memory_mb}
 
@@ -150,7 +151,3 @@ def _line(sizes: Sequence[int], seconds: Sequence[float]) -> Callable[[int], flo
 
 def _widths(lengths: Sequence[int], batches_: Sequence[Sequence[int]]) -> int:
     return len({max(lengths[row] for row in batch) for batch in batches_})
-
-
-def _positions(lengths: Sequence[int], batch: Sequence[int]) -> int:
-    return len(batch) * max(lengths[row] for row in batch)

@@ -35,7 +35,7 @@ SHARE = 0.8
 
 def needed_mb(model: Any, rows: int, width: int, dtype: torch.dtype, recomputed: bool = False) -> tuple[float, float]:
     """MB (10^6 bytes) of the weights with all that trains them, and of the activations of `rows` rows of `width` tokens."""
-    config, trained_too, width = model.config, 30 if dtype.itemsize < 4 else 24, width + _virtual_tokens(model)
+    config, trained_too, width = model.config, 30 if dtype.itemsize < 4 else 24, width + virtual_tokens(model)
     weights = sum(held(parameter).numel() * (dtype.itemsize + trained_too * parameter.requires_grad)
                   for parameter in model.parameters())
     block, blocks = KEPT * config.hidden_size + 3 * config.num_attention_heads * width, config.num_hidden_layers
@@ -84,7 +84,8 @@ def _limit_mb() -> float:
     return SHARE * device.limit_mb(device.here())
 
 
-def _virtual_tokens(model: Any) -> int:
+def virtual_tokens(model: Any) -> int:
+    """The tokens that a method learns and puts before each row."""
     return sum(getattr(settings, "num_virtual_tokens", None) or 0 for settings in getattr(model, "peft_config", {}).values())
 
 
