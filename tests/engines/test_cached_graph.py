@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from functools import cache
@@ -117,9 +118,8 @@ def test_an_export_that_lost_its_output_layer_is_caught(engine: str, folders: Fo
 
     def untied(module: torch.nn.Module, name: str) -> torch.nn.Module:
         graph: Any = inner(module, name)
+        graph.model = copy.deepcopy(graph.model)
         head = graph.model.lm_head
-        graph.model = graph.model.__class__(graph.model.config).eval()
-        graph.model.load_state_dict(module.state_dict())
         graph.model.lm_head = torch.nn.Linear(head.in_features, head.out_features, bias=False).requires_grad_(False)
         return graph
 
