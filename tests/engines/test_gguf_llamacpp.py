@@ -1,4 +1,4 @@
-"""Language models as GGUF files: llama.cpp answers as PyTorch, tokenizes as transformers, and a wrong file never leaves the export."""
+"""Language models as GGUF files: llama.cpp answers as PyTorch and tokenizes as transformers; a wrong file never leaves."""
 
 from __future__ import annotations
 
@@ -171,7 +171,8 @@ def test_a_wrong_file_never_leaves(spoil: str, folders: Folders, tmp_path: Path,
         output = torch.nn.Parameter(untied.lm_head.weight * 1.1, requires_grad=False)
         monkeypatch.setattr(causal_lm, "load_model", lambda source: untied)
         untied.lm_head.weight = output
-        assert gguf_llamacpp.export(tmp_path, folders("llama", "base"), {"precision": "fp32"}, "plain", [], 32)["types"] == {"F32": 48}
+        facts = gguf_llamacpp.export(tmp_path, folders("llama", "base"), {"precision": "fp32"}, "plain", [], 32)
+        assert facts["types"] == {"F32": 48}, "the output layer has a tensor of its own"
         found = _gguf_file.tensors
         monkeypatch.setattr(_gguf_file, "tensors", lambda *given: (one for one in found(*given) if one[0] != "output.weight"))
     with pytest.raises(StepFailed, match="answers differently"):
@@ -254,7 +255,8 @@ def byte_level(cut: str, digits: bool = False) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     made = Tokenizer(models.BPE())
-    before = [pre_tokenizers.Split(Regex(cut), "isolated")] if cut else [pre_tokenizers.Digits(individual_digits=True)] if digits else []
+    before = [pre_tokenizers.Split(Regex(cut), "isolated")] if cut else []
+    before += [pre_tokenizers.Digits(individual_digits=True)] if digits else []
     made.pre_tokenizer = pre_tokenizers.Sequence([*before, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not cut)])
     made.decoder = decoders.ByteLevel()
     made.train_from_iterator(_gguf_vocabulary.TEXTS * 3, trainers.BpeTrainer(
@@ -286,6 +288,7 @@ def test_a_wrong_rule_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert _gguf_vocabulary.agreement(tokenizer, _llama_cpp.tokenized(tmp_path / "model.gguf", _gguf_vocabulary.TEXTS)) < 1
 
 
+@pytest.mark.slow
 def test_the_tokenizer_of_gpt2_agrees(shared_data: Path, tmp_path: Path) -> None:
     import transformers
 
@@ -303,7 +306,8 @@ def test_the_tokenizer_of_a_llama_agrees(exported: Export, folders: Folders) -> 
     facts, folder = exported("llama", "base", "int4")
     assert (facts["tokenizer"], facts["tokenizer_agrees"]) == ("llama", 1)
     texts = ("", "Once upon a time</s><s> there was", "é ü ß 漢", "   three", "a\n\n\nb")
-    assert _llama_cpp.tokenized(folder / "model.gguf", texts) == [causal_lm.load_tokenizer(folder)(text)["input_ids"] for text in texts]
+    tokenizer = causal_lm.load_tokenizer(folder)
+    assert _llama_cpp.tokenized(folder / "model.gguf", texts) == [tokenizer(text)["input_ids"] for text in texts]
 
 
 def test_what_cannot_be_said_of_a_tokenizer_is_left_out_and_told(exported: Export) -> None:

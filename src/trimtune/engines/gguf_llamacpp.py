@@ -14,10 +14,10 @@ weights, activations are quantized to 8 bits per block while running.
 
     w ≈ d · q (Q8_0)        w ≈ d · s · q - e · m (Q4_K: s and m in 6 bits per 32 weights, d and e float16 per 256)
 
-Exports in floating point are checked against PyTorch in float32: |Δlogit| ≤ 1e-3 for F32 of Llama-likes, ≤ 0.25 for F16 and for
-GPT-2-likes, whose GELU llama.cpp reads from a table in float16. The tokenizer goes into the file if it can be said there (byte-level
-BPE, SentencePiece-like BPE); llama.cpp's tokens of sample texts are compared with transformers', and the share that agrees is
-in the facts. LoRA and IA3 are merged. It refuses virtual tokens, and settings that llama.cpp would run as others.
+Exports in floating point are checked against PyTorch in float32: |Δlogit| ≤ 1e-3 for F32 of Llama-likes, ≤ 0.25 for F16 and
+for GPT-2-likes, whose GELU llama.cpp reads from a table in float16. The tokenizer goes into the file if it can be said there
+(byte-level BPE, SentencePiece-like BPE); llama.cpp's tokens of sample texts are compared with transformers', and the share that
+agrees is in the facts. LoRA and IA3 are merged. It refuses virtual tokens, and settings that llama.cpp would run as others.
 
 Source: ggml-org/ggml, docs/gguf.md (2023), the format; ggml-org/llama.cpp, pull request 1684 (2023), the k-quants.
 """
@@ -45,7 +45,7 @@ NUMERICS = {"causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 0.25, "fp16": 0.25}
 _EXACT = 1e-3
-"""allowed |Δlogit| of float32 where llama.cpp computes in float32 throughout: not in GPT-2, whose GELU it reads from a float16 table"""
+"""allowed |Δlogit| of F32 files where llama.cpp computes in float32 throughout: not in GPT-2, whose GELU is a float16 table"""
 _FILE = "model.gguf"
 _QUANTIZED = {"int8": "Q8_0", "int4": "Q4_K_M"}
 _PACKAGES = ("gguf", "llama_cpp")
