@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=2 python bench/gguf_speed.py --tokenizer FOLDER --threads 2 --rounds 3
 
 All take turns in one process. Prints one JSON line per runner: new tokens per second (median and best of the rounds, the prompt
-counted in) and the megabytes of its weights.
+counted in) and the megabytes of its weights. On a busy machine take `--threads 1 --clock cpu`: threads that wait for each other
+count as work otherwise.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompt", type=int, default=32, help="tokens")
     parser.add_argument("--new", type=int, default=64, help="tokens")
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: seconds of this process, for a busy machine")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: seconds of this process")
     asked = parser.parse_args()
     clock = time.perf_counter if asked.clock == "wall" else time.process_time
     torch.manual_seed(0)
