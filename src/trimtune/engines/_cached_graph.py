@@ -4,8 +4,8 @@
 
 `past` and `present` are the keys and values of every layer, [B, H, S, D] and [B, H, S + T, D], key before value; `places`
 are the positions among the T whose logits are wanted, so that a prompt's other logits are never computed. Virtual tokens need
-no code in the graph: whatever a prefix, prompt or P-tuning puts before a row, later tokens see its keys and values alone, and these
-depend on nothing after them. So they are computed once, at export, and every batch begins with them as its past.
+no code in the graph: whatever a prefix, prompt or P-tuning puts before a row, later tokens see its keys and values alone, and
+these depend on nothing after them. So they are computed once, at export, and every batch begins with them as its past.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtune import parts
-from trimtune.errors import StepFailed, Unavailable
+from trimtune.errors import Unavailable
 from trimtune.records import Artifact, Candidate, Study
 from trimtune.store import Store
 from trimtune.trim._chain import numerics
