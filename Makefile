@@ -6,13 +6,14 @@ STAMP := $(VENV)/.trimtune-installed
 EXTRAS := embedded,openvino,onnx,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check types quick docs clean
+.PHONY: help setup demo test test-gguf check types quick docs clean
 
 help:
 	@echo "make setup   an environment in $(VENV), installed once and again when its requirements change"
 	@echo "make demo    the example study: five ways of tuning, trimmed, on three engines; ends with the report's path"
 	@echo "make check   lint, types and the quick tests"
 	@echo "make test    every test"
+	@echo "make test-gguf   builds llama.cpp (some minutes, needs a C++ compiler) and runs the tests that need it"
 	@echo "make docs    docs/parts.md from the parts themselves"
 	@echo "make clean   removes caches and builds; keeps $(VENV) and runs/"
 
@@ -28,6 +29,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -q --durations=25
+
+test-gguf: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS),gguf]' -c constraints.txt
+	$(BIN)/python -m pytest -q -m gguf
 
 check: setup
 	$(BIN)/ruff check .
