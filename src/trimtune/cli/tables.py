@@ -45,7 +45,7 @@ def show_result(result: Result, console: Console, folder: str) -> None:
         outside = "   × outside the limits: " + ", ".join(map(str, result.study.require))
         console.print(Text("→ picked   2 runner-up" + (outside if crossed else "")
                            + "".join(f"   ? {why}" for why in sorted(unjudged)), style="dim"))
-    rules = [f"{baseline.title} {cells[0].text}" + f" ({standing})" * bool(standing)
+    rules = [f"{baseline.title} {_first(cells)}" + f" ({standing})" * bool(standing)
              for baseline, cells, standing in tables.baselines(result)]
     if rules:
         console.print(Text(f"not tuned: {', '.join(rules)}", style="dim"))
@@ -60,6 +60,13 @@ def show_result(result: Result, console: Console, folder: str) -> None:
         console.print(Text(f"Worst class: {worst} test rows right."))
     if folder:
         console.print(Text(f"\nReport: {folder}", style="bold"), soft_wrap=True)
+
+
+def _first(cells: tuple[tables.Cell, ...]) -> str:
+    """The first figure that there is: `83.1%`, `perplexity 12.3`, `BLEU 23.1`."""
+    cell = next((cell for cell in cells if cell.sort is not None), None)
+    head = _HEADS.get(cell.reading, cell.label) if cell else ""
+    return "" if cell is None else cell.text if cell.reading == "accuracy" else f"{head} {cell.text}"
 
 
 def _cell(row: Any, name: str) -> str:

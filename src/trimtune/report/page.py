@@ -79,7 +79,8 @@ def _content(result: Result) -> dict[str, Any]:
         "failures": tables.failures(result), "step_costs": tuning.step_costs(result), "protocols": facts.protocols(result),
         "machine": facts.machine(result), "asked": facts.asked(result), "splits": facts.split_rows(result),
         "answers": facts.answers(result),
-        "baselines": tables.baselines(result), "baseline_heads": [words.title(name) for name in tables.OF_BASELINES]}
+        "baselines": tables.baselines(result), "baseline_words": tables.baselines_words(result),
+        "baseline_heads": [words.title(name) for name in tables.of_baselines(result)]}
 
 
 def _tiles(result: Result) -> list[Tile]:
