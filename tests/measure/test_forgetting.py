@@ -59,7 +59,7 @@ def test_a_damaged_model_has_forgotten_and_says_how_sure_that_is(lm: Callable[..
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in subject.decoder.model.parameters():
-            parameter += 0.3 * parameter.std() * torch.randn_like(parameter)
+            parameter += 0.05 * parameter.std() * torch.randn_like(parameter)
     untuned = forgetting.reference(stories, config, "causal_lm", 128)
     found = forgetting.summarize([forgetting.sample(subject, config)], config, untuned)
     lost, after = found["forgetting"], found["general_perplexity"]

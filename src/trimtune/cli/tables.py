@@ -11,10 +11,12 @@ from rich.text import Text
 from trimtune.report import tables, words
 from trimtune.results import DataFacts, Plan, Result
 
-_WIDE = 100
+_WIDE, _WIDER = 100, 120
 _NARROW = ("accuracy", "perplexity", "latency_p50_ms", "size_mb", "fit_seconds")
 """what has room in 80 columns"""
-_HEADS = {"accuracy": "accuracy", "perplexity": "perplexity", "bleu": "BLEU", "latency_p50_ms": "p50 ms",
+_EXTRA = ("format_valid", "forgetting")
+"""what has room beside all others only in 120 columns"""
+_HEADS = {"accuracy": "accuracy", "perplexity": "perplexity", "bleu": "BLEU", "format_valid": "valid", "forgetting": "forgets", "latency_p50_ms": "p50 ms",
           "latency_p95_ms": "p95 ms", "throughput_rows_per_s": "rows/s", "tokens_per_s": "tokens/s", "peak_memory_mb": "mem MB",
           "size_mb": "size MB", "fit_seconds": "fit s"}
 
@@ -29,7 +31,7 @@ def plain_table(*heads: str, right: tuple[str, ...] = ()) -> Table:
 def show_result(result: Result, console: Console, folder: str) -> None:
     """The candidates, best first, the causes of those that failed, the choice in words, the report's path."""
     names = [name for name in _HEADS if (console.width >= _WIDE or name in _NARROW)
-             and name in tables.shown(result)]
+             and (console.width >= _WIDER or name not in _EXTRA) and name in tables.shown(result)]
     heads = [_HEADS[name] for name in names]
     table = plain_table("", "candidate", *heads, right=tuple(heads))
     measured = [line for line in tables.lines(result) if line.row.status == "measured"]
@@ -75,6 +77,8 @@ def _cell(row: Any, name: str) -> str:
         return "–"
     if row.packed == "simulated" and name in tables.COSTS:
         return "sim."
+    if reading.unit == "fraction" and name != "accuracy":
+        return words.percent(reading.value)
     if name != "accuracy":
         return words.number(reading.value)
     half = (reading.high - reading.low) / 2 if reading.high is not None and reading.low is not None else None

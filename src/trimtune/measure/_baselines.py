@@ -49,9 +49,11 @@ def _scored(entry: Baseline, study: Study, base: Artifact, rows: Artifact, store
                       {**config, "baseline": entry.name, "base": base.folder, "rows": rows.folder}, config=config,
                       parents=(base, rows), code=code)
     entry = _lm_baselines.scored(entry, made.folder, configs) if speaks else _labelled(entry, made, rows)
-    seconds, size_bytes = made.facts.get("seconds", made.seconds), made.facts["size_bytes"]
-    costs = {"fit_seconds": (seconds, "s")} | ({"size_mb": (size_bytes / 1e6, "MB")} if size_bytes is not None else {})
-    taken = {key: Reading(name=key, value=value, unit=unit, better="lower", n=1) for key, (value, unit) in costs.items()}
+    size_bytes = made.facts["size_bytes"]
+    costs = {"fit_seconds": (made.facts.get("seconds", made.seconds), "s"),
+             "size_mb": (size_bytes / 1e6 if size_bytes is not None else None, "MB")}
+    taken = {key: Reading(name=key, value=value, unit=unit, better="lower", n=1) for key, (value, unit) in costs.items()
+             if value is not None}
     return entry.model_copy(update={"readings": {**entry.readings, **taken}, "note": made.facts["note"]})
 
 

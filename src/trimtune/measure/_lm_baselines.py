@@ -25,7 +25,7 @@ Configs = Mapping[str, dict[str, Any]]
 def run(folder: Path, *, baseline: str, base: Path, rows: Path, task: str, max_length: int, reading: dict[str, Any],
         configs: Configs) -> dict[str, Any]:
     """Work of the step: the samples of `perplexity` and `answers`, as a candidate's, in a file. Facts: `size_bytes`, `note`, and
-    the `seconds` of the fit."""
+    the `seconds` of the fit, if there was one."""
     started, part = time.perf_counter(), parts.load("task", task)
     rule = parts.load("baseline", baseline).fit(language.load(rows).train, base)
     seconds = time.perf_counter() - started
@@ -40,7 +40,7 @@ def run(folder: Path, *, baseline: str, base: Path, rows: Path, task: str, max_l
         taken = {"perplexity": perplexity.sample(subject, perplexity.Config(**configs.get("perplexity", {}))),
                  "answers": answers.sample(subject, config)}
     (folder / _FILE).write_text(json.dumps(taken), encoding="utf-8")
-    return {"size_bytes": rule.size_bytes, "note": rule.note, "seconds": 0.0 if rule.model else seconds}
+    return {"size_bytes": rule.size_bytes, "note": rule.note, "seconds": None if rule.model else seconds}
 
 
 def scored(entry: Baseline, folder: Path, configs: Configs) -> Baseline:

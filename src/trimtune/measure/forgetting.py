@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TASKS = ("causal_lm",)
-READINGS: dict[str, tuple[str, Better]] = {"general_perplexity": ("1", "lower"), "forgetting": ("nats/token", "lower")}
+READINGS: dict[str, tuple[str, Better]] = {"general_perplexity": ("1", "lower"), "forgetting": ("nats", "lower")}
 ROUNDS = 1
 _MOST = 700.0
 """nats per token beyond which exp() overflows"""

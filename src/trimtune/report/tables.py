@@ -15,7 +15,10 @@ QUALITY = ("accuracy", "macro_f1", "worst_class_accuracy")
 COSTS = ("latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb")
 """what a simulated trim says nothing real about"""
 _SHOWN = {"accuracy": ("accuracy", "worst_class_accuracy", *COSTS, "fit_seconds"),
-          "perplexity": ("perplexity", "bleu", "latency_p50_ms", "tokens_per_s", "peak_memory_mb", "size_mb", "fit_seconds")}
+          "perplexity": ("perplexity", "bleu", "format_valid", "forgetting", "latency_p50_ms", "tokens_per_s", "peak_memory_mb",
+                         "size_mb", "fit_seconds")}
+_WHERE_TAKEN = ("format_valid", "forgetting")
+"""columns only where a candidate has the reading"""
 _OF_BASELINES = {"accuracy": (*QUALITY, "fit_seconds", "size_mb"),
                  "perplexity": ("perplexity", "bleu", "rouge_l", "exact_match", "number_match", "format_valid", "fit_seconds",
                                 "size_mb")}
@@ -61,7 +64,8 @@ def metric(result: Result) -> str:
 
 def shown(result: Result) -> tuple[str, ...]:
     """The readings that the main table has columns for."""
-    return _SHOWN[metric(result)]
+    return tuple(name for name in _SHOWN[metric(result)]
+                 if name not in _WHERE_TAKEN or any(name in row.readings for row in result.rows))
 
 
 def inside_limits(result: Result, row: Row) -> bool:
