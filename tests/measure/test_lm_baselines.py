@@ -29,7 +29,8 @@ def test_the_most_like_prompts_answer_is_copied() -> None:
     assert rule.answer
     assert rule.answer(["food[Fast], name[Mill]", "name[Aromi], area[city]", "entirely different"] * 70)[:2] == [
         "Zizzi is fast.", "Aromi it is."]
-    assert rule.size_bytes == sum(map(len, ("name[Zizzi], food[Fast]", "Zizzi is fast.", "name[Aromi]" * 2, "Aromi it is.never said")))
+    texts = ("name[Zizzi], food[Fast]", "Zizzi is fast.", "name[Aromi]" * 2, "Aromi it is.never said")
+    assert rule.size_bytes == sum(map(len, texts))
 
 
 def test_prompts_in_any_script_and_of_one_sign_are_told_apart() -> None:

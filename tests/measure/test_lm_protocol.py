@@ -41,7 +41,8 @@ def test_candidates_are_measured_and_a_rerun_measures_nothing(store: Store, lm_r
     assert len(by_answer["a"]) == 9
     assert readings["a"]["forgetting"].value is None, "no untuned model was given"
     assert not failures
-    assert set(readings["a"]) == {"perplexity", "bleu", "rouge_l", "exact_match", "number_match", "ended", "general_perplexity", "forgetting",
+    assert set(readings["a"]) == {"perplexity", "bleu", "rouge_l", "exact_match", "number_match", "ended",
+                                  "general_perplexity", "forgetting",
                                   "latency_p50_ms", "first_token_ms", "tokens_per_s", "tokens_per_s_8", "kv_cache_mb",
                                   "peak_memory_mb", "size_mb"}
     assert readings["a"]["perplexity"] == readings["b"]["perplexity"]

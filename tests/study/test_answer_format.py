@@ -55,15 +55,18 @@ def test_a_resolved_format_is_read_again_as_it_is(folder: Path) -> None:
 
 
 CASES = {
-    "no expression": ("  format:\n    regex: '(a'\n", ("study.yaml:6: data.format.regex", "'(a'", "regular expression", "Python")),
+    "no expression": ("  format:\n    regex: '(a'\n",
+                      ("study.yaml:6: data.format.regex", "'(a'", "regular expression", "Python")),
     "both": ("  format: {regex: a, json_schema: person.json}\n", ("study.yaml:5: data.format", "both", "either")),
     "neither": ("  format: {}\n", ("study.yaml:5: data.format", "nothing", "regex")),
     "a text": ("  format: '[0-9]+'\n", ("study.yaml:5: data.format", "text", "a mapping")),
     "unknown key": ("  format: {regexp: a}\n", ("study.yaml:5: data.format.regexp", "Did you mean 'regex'?")),
     "no such file": ("  format:\n    json_schema: nobody.json\n", ("study.yaml:6: data.format.json_schema", "nobody.json")),
-    "no JSON": ("  format: {json_schema: broken.json}\n", ("study.yaml:5: data.format.json_schema", "broken.json", "no JSON")),
+    "no JSON": ("  format: {json_schema: broken.json}\n",
+                ("study.yaml:5: data.format.json_schema", "broken.json", "no JSON")),
     "a list": ("  format: {json_schema: list.json}\n", ("study.yaml:5: data.format.json_schema", "list.json", "a list")),
-    "no schema": ("  format: {json_schema: {type: strin}}\n", ("study.yaml:5: data.format.json_schema", "'strin'", "json-schema.org")),
+    "no schema": ("  format: {json_schema: {type: strin}}\n",
+                  ("study.yaml:5: data.format.json_schema", "'strin'", "json-schema.org")),
     "a bad pattern inside": ("  format: {json_schema: {pattern: '('}}\n", ("study.yaml:5: data.format.json_schema", "'('")),
     "a network's schema": ("  format: {json_schema: {$ref: 'http://example.org/a'}}\n",
                            ("study.yaml:5: data.format.json_schema", "example.org", "inside it")),

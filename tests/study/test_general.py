@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from tests.study.faults import fault
@@ -37,7 +38,7 @@ def test_of_a_long_text_pieces_are_taken_evenly(tmp_path: Path) -> None:
     numbers = [int(piece.split()[1].rstrip(":")) for piece in pieces]
     assert numbers[0] == 0
     assert numbers[-1] > 950
-    assert max(after - before for before, after in zip(numbers, numbers[1:], strict=False)) <= 2 * 1000 / len(pieces)
+    assert max(after - before for before, after in pairwise(numbers)) <= 2 * 1000 / len(pieces)
 
 
 def test_tables_of_any_kind_of_row_will_do(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ _NARROW = ("accuracy", "perplexity", "latency_p50_ms", "size_mb", "fit_seconds")
 """what has room in 80 columns"""
 _EXTRA = ("format_valid", "forgetting")
 """what has room beside all others only in 120 columns"""
-_HEADS = {"accuracy": "accuracy", "perplexity": "perplexity", "bleu": "BLEU", "format_valid": "valid", "forgetting": "forgets", "latency_p50_ms": "p50 ms",
-          "latency_p95_ms": "p95 ms", "throughput_rows_per_s": "rows/s", "tokens_per_s": "tokens/s", "peak_memory_mb": "mem MB",
-          "size_mb": "size MB", "fit_seconds": "fit s"}
+_HEADS = {"accuracy": "accuracy", "perplexity": "perplexity", "bleu": "BLEU", "format_valid": "valid", "forgetting": "forgets",
+          "latency_p50_ms": "p50 ms", "latency_p95_ms": "p95 ms", "throughput_rows_per_s": "rows/s", "tokens_per_s": "tokens/s",
+          "peak_memory_mb": "mem MB", "size_mb": "size MB", "fit_seconds": "fit s"}
 
 
 def plain_table(*heads: str, right: tuple[str, ...] = ()) -> Table:

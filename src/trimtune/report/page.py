@@ -13,8 +13,8 @@ from trimtune.report import drawing, facts, pareto, search_picture, tables, tuni
 from trimtune.results import Result
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_TILES = ("accuracy", "perplexity", "bleu", "format_valid", "forgetting", "latency_p50_ms", "size_mb", "throughput_rows_per_s", "tokens_per_s",
-          "peak_memory_mb", "fit_seconds")
+_TILES = ("accuracy", "perplexity", "bleu", "format_valid", "forgetting", "latency_p50_ms", "size_mb", "throughput_rows_per_s",
+          "tokens_per_s", "peak_memory_mb", "fit_seconds")
 
 
 @dataclass(frozen=True)
