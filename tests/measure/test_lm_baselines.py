@@ -24,8 +24,8 @@ def pairs(*rows: tuple[str, str]) -> Split:
 
 
 def test_the_most_like_prompts_answer_is_copied() -> None:
-    rule = nearest_answer.fit(pairs(("name[Zizzi], food[Fast]", "Zizzi is fast."), ("name[Aromi]", "Aromi it is."),
-                                    ("name[Aromi]", "never said")), Path())
+    rule = nearest_answer.speaker(pairs(("name[Zizzi], food[Fast]", "Zizzi is fast."), ("name[Aromi]", "Aromi it is."),
+                                        ("name[Aromi]", "never said")), Path())
     assert rule.answer
     assert rule.answer(["food[Fast], name[Mill]", "name[Aromi], area[city]", "entirely different"] * 70)[:2] == [
         "Zizzi is fast.", "Aromi it is."]
@@ -34,7 +34,7 @@ def test_the_most_like_prompts_answer_is_copied() -> None:
 
 
 def test_prompts_in_any_script_and_of_one_sign_are_told_apart() -> None:
-    rule = nearest_answer.fit(pairs(("猫在睡觉", "睡"), ("狗在跑", "跑"), ("7", "seven"), ("+", "plus")), Path())
+    rule = nearest_answer.speaker(pairs(("猫在睡觉", "睡"), ("狗在跑", "跑"), ("7", "seven"), ("+", "plus")), Path())
     assert rule.answer
     assert rule.answer(["猫睡觉", "狗跑了", "7 7"]) == ["睡", "跑", "seven"]
 

@@ -72,7 +72,8 @@ CASES = {
                            ("study.yaml:5: data.format.json_schema", "example.org", "inside it")),
     "a lost reference": ("  format: {json_schema: {$ref: '#/$defs/a'}}\n",
                          ("study.yaml:5: data.format.json_schema", "#/$defs/a", "doesn't hold")),
-    "limit without format": ("require: {format_valid: '>= 0.9'}\n", ("study.yaml:5: require.format_valid", "no data.format", "Add")),
+    "limit without format": ("require: {format_valid: '>= 0.9'}\n",
+                             ("study.yaml:5: require.format_valid", "no data.format", "Add")),
     "general text that isn't there": ("  general: prose.txt\n", ("study.yaml:5: data.general", "prose.txt", ".txt")),
     "general text of another kind": ("  general: person.json\n", ("study.yaml:5: data.general", "'.json'", ".md")),
 }

@@ -77,8 +77,8 @@ def _cell(row: Any, name: str) -> str:
         return "–"
     if row.packed == "simulated" and name in tables.COSTS:
         return "sim."
-    if reading.unit == "fraction" and name != "accuracy":
-        return words.percent(reading.value)
+    if name in _EXTRA:
+        return words.value(reading)
     if name != "accuracy":
         return words.number(reading.value)
     half = (reading.high - reading.low) / 2 if reading.high is not None and reading.low is not None else None

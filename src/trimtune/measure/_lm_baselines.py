@@ -27,7 +27,7 @@ def run(folder: Path, *, baseline: str, base: Path, rows: Path, task: str, max_l
     """Work of the step: the samples of `perplexity` and `answers`, as a candidate's, in a file. Facts: `size_bytes`, `note`, and
     the `seconds` of the fit, if there was one."""
     started, part = time.perf_counter(), parts.load("task", task)
-    rule = parts.load("baseline", baseline).fit(language.load(rows).train, base)
+    rule = parts.load("baseline", baseline).speaker(language.load(rows).train, base)
     seconds = time.perf_counter() - started
     model = rule.model or base
     subject = subject_of(part, model, rows, max_length, reading, lambda: Loaded(TorchDecoder(part.load_model(model)), 0.0, False))

@@ -17,8 +17,8 @@ COSTS = ("latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memo
 _SHOWN = {"accuracy": ("accuracy", "worst_class_accuracy", *COSTS, "fit_seconds"),
           "perplexity": ("perplexity", "bleu", "format_valid", "forgetting", "latency_p50_ms", "tokens_per_s", "peak_memory_mb",
                          "size_mb", "fit_seconds")}
-_WHERE_TAKEN = ("format_valid", "forgetting")
-"""columns only where a candidate has the reading"""
+_WHERE_ASKED = ("format_valid", "forgetting")
+"""columns only where the study asks for the reading: by data.format, which it isn't taken without, or by a limit"""
 _OF_BASELINES = {"accuracy": (*QUALITY, "fit_seconds", "size_mb"),
                  "perplexity": ("perplexity", "bleu", "rouge_l", "exact_match", "number_match", "format_valid", "fit_seconds",
                                 "size_mb")}
@@ -64,8 +64,9 @@ def metric(result: Result) -> str:
 
 def shown(result: Result) -> tuple[str, ...]:
     """The readings that the main table has columns for."""
-    return tuple(name for name in _SHOWN[metric(result)]
-                 if name not in _WHERE_TAKEN or any(name in row.readings for row in result.rows))
+    asked = {"format_valid"} & {name for row in result.rows for name in row.readings}
+    asked |= {limit.reading for limit in result.study.require}
+    return tuple(name for name in _SHOWN[metric(result)] if name not in _WHERE_ASKED or name in asked)
 
 
 def inside_limits(result: Result, row: Row) -> bool:

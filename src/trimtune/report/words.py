@@ -48,7 +48,7 @@ MEANINGS = {
     "number_match": "Share of answers whose last number is the reference's last one.",
     "format_valid": "Share of answers that have the format that the study asks for.",
     "general_perplexity": "Perplexity of general text that nothing was tuned on.",
-    "forgetting": "How much more a token of the general text surprises it than the untuned model; below 0: less.",
+    "forgetting": "How much more a token of general text surprises it than the untuned model, in nats; below 0: less.",
     "ended": "Share of answers that end by themselves before they are cut.",
     "first_token_ms": "Time from a prompt's tokens to the first token of its answer; half of them came at least this fast.",
     "tokens_per_s": "Tokens of one answer written per second, once the prompt is taken in.",
@@ -130,6 +130,8 @@ def show(value: float | None, unit: str) -> str:
         return f"{value:.1f}%"
     if unit == "s":
         return duration(value)
+    if unit == "nats":  # a difference, whose meaning says of what
+        return f"{value:+.3f}"
     if unit == "tokens/s":  # its readings say of what
         return f"{number(value)}/s"
     if unit == "MB" and abs(value) >= 10_000:

@@ -28,7 +28,7 @@ _TOGETHER = 100
 """prompts that are compared with the training prompts at once, a dense matrix of so many rows"""
 
 
-def fit(train: Split, base: Path) -> Speaker:
+def speaker(train: Split, base: Path) -> Speaker:
     """The training prompts as vectors, beside their answers."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union

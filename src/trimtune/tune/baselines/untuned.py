@@ -19,6 +19,6 @@ from trimtune.tune.baselines._race import Speaker
 TASKS = ("causal_lm",)
 
 
-def fit(train: Split, base: Path) -> Speaker:
+def speaker(train: Split, base: Path) -> Speaker:
     """The base model itself, all its bytes."""
     return Speaker(model=base, size_bytes=(base / "model.safetensors").stat().st_size)
