@@ -20,6 +20,7 @@ from trimtune.measure import _machine as machine
 from trimtune.measure._baselines import race
 from trimtune.measure._protocol import Measured, measure_all
 from trimtune.measure._seeds import score_seeds
+from trimtune.measure._study import settings_of
 from trimtune.process import Watch, warm_up
 from trimtune.records import Artifact, Candidate, Limit, Prefer, Study
 from trimtune.report.files import write
@@ -47,10 +48,10 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
     with store.locked(study.name):
         rows, facts = prepared(study, store)
         base = base_of(study, facts.labels, store)
-        candidates = expand(study)
+        candidates, settings = expand(study), settings_of(study)
 
         store.stage("tune")
-        baselines = race(study, base, rows, store)
+        baselines = race(study, base, rows, store, settings)
         methods = {candidate.method.label: candidate.method for candidate in candidates}
         tuned = {label: search.tune(method, study, base, rows, store) for label, method in methods.items()}
         store.stage("trim and export")
@@ -59,7 +60,8 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         engines = {candidate.name: candidate.engine for candidate in candidates}
         runnable = {name: made[1] for name, made in built.items() if not isinstance(made, StepFailed)}
         reading = reading_of(study, rows)
-        measured = measure_all(runnable, engines, rows, study.fit.max_length, store, task=study.task, reading=reading)
+        measured = measure_all(runnable, engines, rows, study.fit.max_length, store, task=study.task, reading=reading,
+                               configs=settings, base=base)
         searches = tuple(score_seeds(ledger, rows, study.fit.max_length, study.task, store, reading)
                          for ledger, _ in tuned.values())
 
@@ -67,9 +69,11 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         lines = [_row(candidate, built[candidate.name], measured, store) for candidate in candidates]
         metric, truth = parts.load("task", study.task).METRIC, tuple(rows.facts.get("test_labels", ()))
         result = Result(study=study, data=facts, machine=machine.describe(), rows=tuple(lines), searches=searches,
-                        choice=choose(lines, measured.by_row, truth, study.require, study.prefer, baselines, metric),
+                        choice=choose(lines, measured.by_row, truth, study.require, study.prefer, baselines, metric,
+                                      measured.by_answer),
                         baselines=baselines, steps=tuple(store.steps),
                         predictions={name: tuple(found) for name, found in measured.by_row.items()}, truth=truth,
+                        by_answer={name: tuple(map(tuple, found)) for name, found in measured.by_answer.items() if found},
                         examples={name: tuple(found) for name, found in measured.examples.items() if found},
                         version=version("trimtune"), created=datetime.now(UTC).isoformat(timespec="seconds"),
                         seconds=time.perf_counter() - started)
@@ -98,7 +102,7 @@ def rechoose(result: Result, require: Sequence[Limit] | None = None, prefer: Pre
     study = result.study.model_copy(update={"require": result.study.require if require is None else tuple(require),
                                             "prefer": prefer or result.study.prefer})
     choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer, result.baselines,
-                    parts.load("task", study.task).METRIC)
+                    parts.load("task", study.task).METRIC, result.by_answer)
     return result.model_copy(update={"study": study, "choice": choice})
 
 

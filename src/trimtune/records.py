@@ -33,6 +33,13 @@ class Use(Record):
         return f"{self.name}({inner})" if inner else self.name
 
 
+class AnswerFormat(Record):
+    """What an answer must look like: one of the two."""
+
+    regex: str | None = Field(None, description="a regular expression that matches whole answers")
+    json_schema: str | dict[str, Any] | None = Field(None, description="of answers in JSON: the schema, or a file that holds it")
+
+
 class DataSpec(Record):
     """Where the rows are: a file, a hub id or the name of a bundled set per split; columns only if they can't be seen."""
 
@@ -47,6 +54,8 @@ class DataSpec(Record):
     """a column of conversations"""
     template: str | None = Field(None, description="a Jinja file that renders messages; else the tokenizer's chat template")
     loss: Literal["answers", "all"] = Field("answers", description="which tokens of a language model's rows are learned")
+    format: AnswerFormat | None = Field(None, description="what answers must look like, for the reading format_valid")
+    general: str | None = Field(None, description="a file of general text, on which forgetting is read; else English prose")
 
 
 class Fit(Record):

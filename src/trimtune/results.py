@@ -82,8 +82,10 @@ class Baseline(Record):
     title: str
     """its name in words, `TF-IDF + logistic regression`"""
     readings: dict[str, Reading] = Field(default_factory=dict)
-    predictions: tuple[int, ...] = ()
-    """label index of every test row"""
+    predictions: tuple[int | tuple[float, int], ...] = ()
+    """label index of every test row; of a language model (nll, tokens) of every prompt's rows"""
+    by_answer: tuple[tuple[int, ...], ...] = ()
+    """of what answers prompts, BLEU's statistics of each answer"""
     note: str = ""
     """what was chosen on the validation rows"""
     cause: str = ""
@@ -159,6 +161,8 @@ class Result(Record):
     choice: Choice
     predictions: dict[str, tuple[int | tuple[float, int], ...]] = Field(default_factory=dict)
     """candidate name → predicted label index of every test row; of a language model (nll, tokens) of every prompt's rows"""
+    by_answer: dict[str, tuple[tuple[int, ...], ...]] = Field(default_factory=dict)
+    """candidate name → BLEU's statistics of each of a language model's answers"""
     examples: dict[str, tuple[dict[str, Any], ...]] = Field(default_factory=dict)
     """candidate name → a language model's first answers: prompt, reference, answer, ended"""
     baselines: tuple[Baseline, ...] = ()

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from trimtune import parts
+from trimtune.records import DataSpec
 
 MEASURES = parts.names("measure")
 
@@ -18,7 +19,8 @@ def test_the_promised_readings_are_there() -> None:
     named = [reading for name in MEASURES for reading in parts.load("measure", name).READINGS]
     assert set(named) >= {"accuracy", "macro_f1", "worst_class_accuracy", "latency_p50_ms", "latency_p95_ms",
                           "throughput_rows_per_s", "peak_memory_mb", "size_mb", "perplexity", "bleu", "rouge_l", "exact_match",
-                          "number_match", "ended", "first_token_ms", "tokens_per_s", "tokens_per_s_8", "kv_cache_mb"}
+                          "number_match", "ended", "format_valid", "general_perplexity", "forgetting",
+                          "first_token_ms", "tokens_per_s", "tokens_per_s_8", "kv_cache_mb"}
 
 
 @pytest.mark.parametrize("task", parts.names("task"))
@@ -29,6 +31,13 @@ def test_each_task_has_one_pace_and_one_way_to_compare_rows(task: str) -> None:
     assert sum(hasattr(module, "by_row") for module in mine) == 1
     assert sum(hasattr(module, "examples") for module in mine) <= 1
     assert {"peak_memory_mb", "size_mb"} < {reading for module in mine for reading in module.READINGS}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_what_a_reading_needs_is_a_key_of_data(name: str) -> None:
+    module = parts.load("measure", name)
+    assert getattr(module, "NEEDS", {}).keys() <= module.READINGS.keys()
+    assert set(getattr(module, "NEEDS", {}).values()) <= DataSpec.model_fields.keys()
 
 
 @pytest.mark.parametrize("name", MEASURES)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from trimtune.measure import answers
+from trimtune.records import AnswerFormat
 
 SAID = ["The Mill is cheap.", "no", "They had 4 eggs", "THE MILL"]
 WANTED = [["The Mill is cheap.", "It is cheap, The Mill."], ["yes"], ["They had 5 eggs."], ["the mill!", "a mill"]]
@@ -107,7 +108,7 @@ def test_a_draw_is_seeded_and_no_larger_than_asked(lm: Callable[..., Any]) -> No
 
 def test_plain_texts_have_nothing_to_answer(lm: Callable[..., Any]) -> None:
     found = answers.summarize([answers.sample(lm("text"), answers.Config())], answers.Config())
-    assert set(found) == set(answers.READINGS)
+    assert set(found) == {*answers.READINGS} - {"format_valid"}, "the study gives no format"
     assert all(reading.value is None and "no prompts" in reading.note for reading in found.values())
 
 
@@ -127,3 +128,21 @@ def test_an_answer_stops_where_the_model_has_no_room(lm: Callable[..., Any]) -> 
     subject.decoder.model.config.max_position_embeddings = context
     found = answers._answered(subject, subject.prompts, answers.Config(batch_size=16))
     assert [len(answer.tokens) for answer in found] == [min(100, context - len(prompt.tokens)) for prompt in subject.prompts]
+
+
+@pytest.mark.parametrize(("form", "valid"), [
+    ({"regex": r"[A-Z].*\."}, [True, False, False, False]), ({"regex": "no|THE"}, [False, True, False, False])])
+def test_the_share_of_answers_with_the_format(form: dict[str, str], valid: list[bool]) -> None:
+    asked = AnswerFormat(**form)
+    taken = {**answers.scored(SAID, WANTED, asked), "ended": [True] * 4, "too_long": 0}
+    found = answers.summarize([taken], answers.Config(format=asked))["format_valid"]
+    assert (found.value, found.n, found.interval) == (sum(valid) / 4, 4, "Wilson 95%")
+    assert found.low < found.value < found.high
+    own = {r"[A-Z].*\.": 2, "no|THE": 4}[form["regex"]]
+    assert f"{own} of 4 references don't have the format" in found.note
+    assert "format_valid" not in summarized(SAID, WANTED)
+
+
+def test_a_real_models_answers_are_checked(lm: Callable[..., Any]) -> None:
+    config = answers.Config(max_new=8, format={"regex": "(?s).*"})
+    assert answers.summarize([answers.sample(lm(), config)], config)["format_valid"].value == 1

@@ -37,9 +37,12 @@ def test_candidates_are_measured_and_a_rerun_measures_nothing(store: Store, lm_r
     store.watch = events.append
     assert measured(store, lm_rows("pairs"), stories, "pairs", "a", "b") == first
     assert not [event for event in events if event["kind"] == "progress"]
-    readings, by_row, failures, examples = first
+    readings, by_row, failures, examples, by_answer = first
+    assert len(by_answer["a"]) == 9
+    assert readings["a"]["forgetting"].value is None, "no untuned model was given"
     assert not failures
     assert set(readings["a"]) == {"perplexity", "bleu", "rouge_l", "exact_match", "number_match", "ended",
+                                  "general_perplexity", "forgetting",
                                   "latency_p50_ms", "first_token_ms", "tokens_per_s", "tokens_per_s_8", "kv_cache_mb",
                                   "peak_memory_mb", "size_mb"}
     assert readings["a"]["perplexity"] == readings["b"]["perplexity"]
@@ -64,10 +67,10 @@ def test_a_new_candidate_is_measured_beside_an_old_one(store: Store, lm_rows: Ca
 
 @pytest.mark.slow
 def test_plain_texts_are_measured_without_answers(store: Store, lm_rows: Callable[[str], Artifact], stories: Path) -> None:
-    readings, _, failures, examples = measured(store, lm_rows("text"), stories, "text", "a")
+    readings, _, failures, examples, by_answer = measured(store, lm_rows("text"), stories, "text", "a")
     assert not failures
     assert readings["a"]["bleu"].value is None
     assert "no prompts" in readings["a"]["bleu"].note
     assert 2 < readings["a"]["perplexity"].value < 15
     assert readings["a"]["tokens_per_s"].value > 0
-    assert examples == {"a": []}
+    assert examples == by_answer == {"a": []}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trimtune.errors import StepFailed
-from trimtune.measure import perplexity
+from trimtune.measure import _likelihood, perplexity
 from trimtune.tasks._chunked_loss import IGNORED
 
 
@@ -20,7 +20,7 @@ def test_likelihoods_are_torchs_in_float64() -> None:
     logits_BTV = (8 * rng.standard_normal((3, 200, 50))).astype(np.float32)
     targets = [[IGNORED, *rng.integers(0, 50, size=length - 1).tolist()] for length in (200, 7, 1)]
     targets[0][20:90] = [IGNORED] * 70
-    found = perplexity.negative_log_likelihood(logits_BTV, targets)
+    found = _likelihood.negative_log_likelihood(logits_BTV, targets)
     for row, target in enumerate(targets):
         expected = torch.nn.functional.cross_entropy(torch.from_numpy(logits_BTV[row, :len(target) - 1]).double(),
                                                      torch.tensor(target[1:], dtype=torch.long), ignore_index=IGNORED,
@@ -30,8 +30,8 @@ def test_likelihoods_are_torchs_in_float64() -> None:
 
 def test_large_logits_neither_overflow_nor_round_to_nothing() -> None:
     logits_BTV = np.array([[[1e4, 0, -1e4], [0, 0, 0]]], dtype=np.float32)
-    assert perplexity.negative_log_likelihood(logits_BTV, [[IGNORED, 1]]) == [1e4]
-    assert perplexity.negative_log_likelihood(logits_BTV, [[IGNORED, 0]]) == [0]
+    assert _likelihood.negative_log_likelihood(logits_BTV, [[IGNORED, 1]]) == [1e4]
+    assert _likelihood.negative_log_likelihood(logits_BTV, [[IGNORED, 0]]) == [0]
     found = perplexity.summarize([{"nll": [1e5], "tokens": [1], "group": [0], "notes": []}], perplexity.Config())
     assert math.isfinite(found["perplexity"].value)
 
@@ -41,13 +41,13 @@ def test_large_logits_neither_overflow_nor_round_to_nothing() -> None:
     (np.zeros((1, 5)), "shape"), (np.zeros((1, 3, 4)), "knows 4 tokens")])
 def test_logits_that_can_be_no_answer_fail(logits: np.ndarray, cause: str) -> None:
     with pytest.raises(StepFailed, match=cause):
-        perplexity.negative_log_likelihood(logits.astype(np.float32), [[IGNORED, 2, 4]])
+        _likelihood.negative_log_likelihood(logits.astype(np.float32), [[IGNORED, 2, 4]])
 
 
 def test_what_is_not_learned_may_be_anything() -> None:
     logits_BTV = np.zeros((1, 3, 5), dtype=np.float32)
     logits_BTV[0, 0] = np.nan
-    assert perplexity.negative_log_likelihood(logits_BTV, [[IGNORED, IGNORED, 4]]) == pytest.approx([math.log(5)])
+    assert _likelihood.negative_log_likelihood(logits_BTV, [[IGNORED, IGNORED, 4]]) == pytest.approx([math.log(5)])
 
 
 def taken(rows: int, seed: int = 0, of_a_prompt: int = 1) -> dict[str, Any]:
@@ -122,3 +122,25 @@ def test_pieces_of_a_long_text_are_one_row(lm: Callable[..., Any]) -> None:
 def test_small_batches_give_the_same(lm: Callable[..., Any]) -> None:
     whole, tight = (perplexity.sample(lm(), perplexity.Config(logits_mb=size))["nll"] for size in (256, 0.001))
     assert tight == pytest.approx(whole, rel=1e-4)
+
+
+def test_of_many_rows_some_are_scored_with_whole_prompts_alike_for_all(lm: Callable[..., Any]) -> None:
+    whole, some = (perplexity.sample(lm(), perplexity.Config(rows=rows)) for rows in (1000, 6))
+    assert len(whole["nll"]) == 11
+    assert not whole["notes"]
+    assert 3 < len(some["nll"]) <= 6
+    assert some["notes"] == [f"{len(some['nll'])} of 11 test rows, evenly spaced"]
+    by_group = dict(zip(whole["group"], range(11), strict=True)).keys() & set(some["group"])
+    expected = [value for value, group in zip(whole["nll"], whole["group"], strict=True) if group in by_group]
+    assert some["nll"] == pytest.approx(expected, rel=1e-4), "a prompt that is scored is scored with all its rows"
+    assert len(perplexity.by_row([some])) == len(by_group)
+    found = perplexity.summarize([some], perplexity.Config())["perplexity"]
+    assert found.n == len(some["nll"])
+    assert "of 11 test rows, evenly spaced" in found.note
+
+
+@pytest.mark.parametrize(("groups", "most", "kept"), [
+    ([0, 1, 2, 3], 9, {0, 1, 2, 3}), ([0, 1, 2, 3], 2, {0, 2}), ([0, 0, 0, 1, 1], 2, {0}), ([0, 1, 0, 0, 2, 3], 3, {0}),
+    (list(range(3000)), 1000, set(range(0, 3000, 3)))])
+def test_prompts_are_evenly_spaced(groups: list[int], most: int, kept: set[int]) -> None:
+    assert perplexity.spaced(groups, most) == kept

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -64,6 +66,20 @@ def test_rouge_l_is_the_librarys() -> None:
         plain = [reference.replace("é", "e") for reference in references]
         expected = max(scorer.score(reference, answer.replace("é", "e"))["rougeL"].fmeasure for reference in plain)
         assert scores.rouge_l(answer.replace("é", "e"), plain) == pytest.approx(expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(WORDS, st.lists(WORDS, min_size=1, max_size=3))
+def test_rouge_l_is_the_librarys_for_anything(answer: str, references: list[str]) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    expected = RougeScorer(["rougeL"]).score_multi(references, answer)["rougeL"].fmeasure
+    assert scores.rouge_l(answer, references) == pytest.approx(expected)
+
+
+def test_scoring_an_answer_does_not_load_nltk() -> None:
+    code = "import sys; from trimtune.measure import answers; answers.scored(['a b c'], [['a c']]); print('nltk' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
 def test_rouge_l_counted_by_hand() -> None:

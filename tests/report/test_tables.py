@@ -11,6 +11,7 @@ from tests.report import results
 
 from trimtune.records import Fit, Limit, Reading, Use
 from trimtune.report import drawing, pareto, search_picture, tables, tuning, words
+from trimtune.results import Baseline, Choice, Result
 
 
 def test_lines_start_with_the_pick_and_end_with_failures() -> None:
@@ -195,3 +196,53 @@ def test_a_language_models_answers_stand_beside_their_reference() -> None:
     assert sorted(answers) == sorted([(one, "A pub.", True), (other, "A", False)])
     assert "## What they answer" in markdown.text(result, Path("runs/x"))
     assert "## What they answer" not in markdown.text(whole, Path("runs/x"))
+
+
+def language_models() -> Result:
+    """Two candidates with the readings of language models, and both baselines; no limits, and no format asked for."""
+    def taken(name: str, value: float, unit: str, better: str, spread: float) -> Reading:
+        return Reading(name=name, value=value, unit=unit, better=better, n=40, low=value - spread, high=value + spread)
+
+    def readings(perplexity: float, bleu: float) -> dict[str, Reading]:
+        return {"perplexity": taken("perplexity", perplexity, "1", "lower", 0.1),
+                "bleu": taken("bleu", bleu, "points", "higher", 2),
+                "forgetting": taken("forgetting", 0.0084, "nats", "lower", 0.02),
+                "latency_p50_ms": taken("latency_p50_ms", 7.0, "ms", "lower", 1),
+                "size_mb": taken("size_mb", 10.0, "MB", "lower", 0)}
+
+    whole = results.full()
+    rows = tuple(row.model_copy(update={"readings": readings(3 + at, 20 - at)}) for at, row in enumerate(whole.rows[:2]))
+    study = whole.study.model_copy(update={"task": "causal_lm", "require": ()})
+    choice = Choice(picked=rows[0].name, runner_up=None, binding_limit=None, rejected=(), sentence="Take it.",
+                    unbeaten_baselines=("nearest_answer",))
+    rules = (Baseline(name="nearest_answer", title="Nearest answer", readings={"bleu": readings(1, 19.0)["bleu"]}),
+             Baseline(name="untuned", title="Untuned model",
+                      readings={key: readings(9, 3.0)[key] for key in ("perplexity", "bleu")}),
+             Baseline(name="broken", title="Broken", cause="out of memory"))
+    return whole.model_copy(update={"study": study, "rows": rows, "choice": choice, "baselines": rules, "searches": (),
+                                    "truth": ()})
+
+
+def test_baselines_of_language_models_stand_by_what_they_have() -> None:
+    result = language_models()
+    assert tables.of_baselines(result) == ["perplexity", "bleu"]
+    found = {baseline.name: ([cell.text for cell in cells], standing) for baseline, cells, standing in tables.baselines(result)}
+    assert list(found) == ["untuned", "nearest_answer", "broken"], "those with the metric first"
+    assert found["untuned"] == (["9.00", "3.00 points"], "beaten")
+    assert found["nearest_answer"] == (["–", "19.0 points"], "not beaten")
+    assert found["broken"][1] == ""
+    assert "perplexity" in tables.baselines_words(result) and "rows" not in tables.baselines_words(result)
+    drawn = pareto.undrawn(result, tables.lines(result), "size_mb")
+    assert drawn == ["Untuned model (9.00)"], "far above the others, where less is better"
+
+
+def test_what_is_asked_for_has_a_column() -> None:
+    result = language_models()
+    assert not {"forgetting", "format_valid"} & {*tables.shown(result)}
+    assert "forgetting" in tables.further(result)
+    limit = Limit(reading="forgetting", op="<=", value=0.1)
+    asked = result.model_copy(update={"study": result.study.model_copy(update={"require": (limit,)})})
+    assert "forgetting" in tables.shown(asked)
+    cell = next(cell for cell in tables.lines(asked)[0].cells if cell.reading == "forgetting")
+    assert (cell.text, cell.detail) == ("+0.008", "-0.012 – +0.028")
+    assert words.limit(asked, limit) == "Forgetting ≤ 0.1 nats"

@@ -7,7 +7,7 @@ from trimtune.study import read
 
 @pytest.mark.parametrize(("task", "tune", "trim"), [
     ("text-classification", ["head", "full", "lora", "prefix", "prompt"], [[], ["int8"]]),
-    ("causal-lm", ["full", "lora", "prefix", "prompt"], [[]])])
+    ("causal-lm", ["full", "lora", "prefix", "prompt"], [[], ["int8"]])])
 def test_a_study_without_parts_takes_those_that_can_do_its_task(task, tune, trim, tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text(f"name: s\nmodel: a/b\ntask: {task}\ndata: {{train: x.csv}}\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from typing import Any
 
 from trimtune.choose import baselines as trivial
 from trimtune.choose import explain, reasons
+from trimtune.choose.bleu import texts
 from trimtune.choose.compare import Compared, answers
 from trimtune.choose.likelihood import likelihoods
 from trimtune.choose.limits import check, nearest, violated
@@ -16,7 +17,8 @@ from trimtune.results import Baseline, Choice, Rejection, Row
 
 
 def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth: Sequence[int], require: Sequence[Limit],
-           prefer: Prefer, baselines: Sequence[Baseline] = (), metric: str = "accuracy") -> Choice:
+           prefer: Prefer, baselines: Sequence[Baseline] = (), metric: str = "accuracy",
+           by_answer: Mapping[str, Sequence[Sequence[int]]] | None = None) -> Choice:
     """The candidate to ship, the next one, the limit that decides, and why each of the others fell.
 
     Never outside the limits; with `prefer="quality"` never one that another candidate inside the limits beats significantly
@@ -28,6 +30,7 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
         truth: label index of each test row.
         metric: `perplexity` for language models: predictions are (negative log-likelihood, learned tokens) of each prompt's rows.
         baselines: what needs no tuning. If the picked candidate does not beat one of them, the first sentence says so.
+        by_answer: of language models, BLEU's statistics of each answer, for comparing with baselines that have no likelihood.
 
     Raises:
         TrimtuneError: a limit names no reading, or predictions and test rows don't match.
@@ -37,16 +40,17 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
     if not measured:
         return Choice(picked=None, runner_up=None, binding_limit=None, sentence=explain.nothing_measured(rows),
                       rejected=tuple(Rejection(candidate=row.name, reason=reasons.failure(row)) for row in rows))
-    scored = {baseline.name: baseline.predictions for baseline in baselines if not baseline.cause}
+    scored: dict[str, Any] = {each.name: each.predictions for each in baselines if each.predictions and not each.cause}
     names = [row.name for row in measured]
-    compared: Compared = (likelihoods(predictions, names) if metric == "perplexity" else
+    compared: Compared = (likelihoods({**predictions, **scored}, [*names, *scored]) if metric == "perplexity" else
                           answers({**predictions, **scored}, truth, [*names, *scored]))
     best = best_scored(measured, compared)
     tied = tuple(row.name for row in measured if not compared.better(best.name, row.name))
     inside = [row for row in measured if not violated(row, require)]
     picked = pick(inside, compared, prefer)
-    standing = trivial.unbeaten(picked or best, baselines, compared)
-    first, unbeaten = trivial.verdict(picked or best, standing, compared), tuple(baseline.name for baseline in standing)
+    answers_ = {**(by_answer or {}), **{baseline.name: baseline.by_answer for baseline in baselines}}
+    standing = trivial.unbeaten(picked or best, baselines, (compared, texts(answers_, (picked or best).name)))
+    first, unbeaten = trivial.verdict(picked or best, standing), tuple(baseline.name for baseline, _ in standing)
     if picked is None:
         close = nearest(measured, require)
         return Choice(picked=None, runner_up=None, tied=tied, unbeaten_baselines=unbeaten,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from trimtune.choose.bleu import Texts
 from trimtune.choose.compare import Compared
 from trimtune.choose.likelihood import Likelihoods
 from trimtune.choose.limits import figure
@@ -70,6 +71,23 @@ def spanned(compared: Compared, first: str, second: str) -> str:
     low, high = ((math.expm1(end) for end in (found.low, found.high)) if isinstance(compared, Likelihoods)
                  else (found.low, found.high))
     return f"95% interval {100 * low:.1f} to {100 * high:.1f}{'%' if isinstance(compared, Likelihoods) else ''}"
+
+
+def beside(compared: Compared, first: str, second: str) -> str:
+    """Both scores, and how far the first one's is from the second one's: `BLEU 24.1 against 23.0 on 100 test prompts (…)`."""
+    found, scores = compared.difference(first, second), (compared.score(first), compared.score(second))
+    ends = (found.value, found.low, found.high)
+    if isinstance(compared, Likelihoods):
+        one, other = (f"{math.exp(-score):.3g}" for score in scores)
+        value, high, low = (f"{100 * math.expm1(-end):+.1f}" for end in ends)
+        return f"perplexity {one} against {other} on {compared.n} test prompts ({value}%, 95% interval {low} to {high})"
+    if isinstance(compared, Texts):
+        one, other = (f"{score:.1f}" for score in scores)
+        value, low, high = (f"{end:+.1f}" for end in ends)
+        return f"BLEU {one} against {other} on {compared.n} test prompts ({value} points, 95% interval {low} to {high})"
+    one, other = map(percent, scores)
+    value, low, high = (f"{100 * end:+.1f}" for end in ends)
+    return f"{one}% against {other}% of {compared.n} test rows right ({value} points, 95% interval {low} to {high})"
 
 
 def percent(share: float | None) -> str:

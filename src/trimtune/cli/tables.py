@@ -12,12 +12,14 @@ from rich.text import Text
 from trimtune.report import tables, words
 from trimtune.results import DataFacts, Plan, Result
 
-_WIDE = 100
+_WIDE, _WIDER = 100, 120
 _NARROW = ("accuracy", "perplexity", "latency_p50_ms", "size_mb", "fit_seconds")
 """what has room in 80 columns"""
-_HEADS = {"accuracy": "accuracy", "perplexity": "perplexity", "bleu": "BLEU", "latency_p50_ms": "p50 ms",
-          "latency_p95_ms": "p95 ms", "throughput_rows_per_s": "rows/s", "tokens_per_s": "tokens/s", "peak_memory_mb": "mem MB",
-          "size_mb": "size MB", "fit_seconds": "fit s"}
+_EXTRA = ("format_valid", "forgetting")
+"""what has room beside all others only in 120 columns"""
+_HEADS = {"accuracy": "accuracy", "perplexity": "perplexity", "bleu": "BLEU", "format_valid": "valid", "forgetting": "forgets",
+          "latency_p50_ms": "p50 ms", "latency_p95_ms": "p95 ms", "throughput_rows_per_s": "rows/s", "tokens_per_s": "tokens/s",
+          "peak_memory_mb": "mem MB", "size_mb": "size MB", "fit_seconds": "fit s"}
 
 
 def plain_table(*heads: str, right: tuple[str, ...] = ()) -> Table:
@@ -30,7 +32,7 @@ def plain_table(*heads: str, right: tuple[str, ...] = ()) -> Table:
 def show_result(result: Result, console: Console, folder: str) -> None:
     """The candidates, best first, the causes of those that failed, the choice in words, the report's path."""
     names = [name for name in _HEADS if (console.width >= _WIDE or name in _NARROW)
-             and name in tables.shown(result)]
+             and (console.width >= _WIDER or name not in _EXTRA) and name in tables.shown(result)]
     heads = [_HEADS[name] for name in names]
     table = plain_table("", "candidate", *heads, right=tuple(heads))
     measured = [line for line in tables.lines(result) if line.row.status == "measured"]
@@ -46,7 +48,7 @@ def show_result(result: Result, console: Console, folder: str) -> None:
         outside = "   × outside the limits: " + ", ".join(map(str, result.study.require))
         console.print(Text("→ picked   2 runner-up" + (outside if crossed else "")
                            + "".join(f"   ? {why}" for why in sorted(unjudged)), style="dim"))
-    rules = [f"{baseline.title} {cells[0].text}" + f" ({standing})" * bool(standing)
+    rules = [f"{baseline.title} {_first(cells)}" + f" ({standing})" * bool(standing)
              for baseline, cells, standing in tables.baselines(result)]
     if rules:
         console.print(Text(f"not tuned: {', '.join(rules)}", style="dim"))
@@ -63,12 +65,21 @@ def show_result(result: Result, console: Console, folder: str) -> None:
         console.print(Text(f"\nReport: {folder}", style="bold"), soft_wrap=True)
 
 
+def _first(cells: tuple[tables.Cell, ...]) -> str:
+    """The first figure that there is: `83.1%`, `perplexity 12.3`, `BLEU 23.1`."""
+    cell = next((cell for cell in cells if cell.sort is not None), None)
+    head = _HEADS.get(cell.reading, cell.label) if cell else ""
+    return "" if cell is None else cell.text if cell.reading == "accuracy" else f"{head} {cell.text}"
+
+
 def _cell(row: Any, name: str) -> str:
     reading = row.readings.get(name)
     if reading is None or reading.value is None:
         return "–"
     if row.packed == "simulated" and name in tables.COSTS:
         return "sim."
+    if name in _EXTRA:
+        return words.value(reading)
     if name != "accuracy":
         return words.number(reading.value)
     half = (reading.high - reading.low) / 2 if reading.high is not None and reading.low is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trimtune.engines._decoding import Decoder, generate
 from trimtune.measure._candidate import Loaded, load, share
 from trimtune.study import language
-from trimtune.study.turns import TEXT, Row
+from trimtune.study.turns import TEXT, Row, as_text
 from trimtune.tasks._inputs import Inputs
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class LMSubject:
         inputs: the test rows as tokens.
         groups: file row → number of its prompt; rows of one prompt are no independent draws. A plain text stands for itself.
         prompts: none where rows are plain texts.
+        max_length: tokens kept of a row.
         too_long: prompts that were left out for their length.
         starts: what timed answers begin with: prompts, or the first halves of plain texts.
         ends: the tokens that end an answer.
@@ -46,6 +48,7 @@ class LMSubject:
     inputs: Inputs
     groups: dict[int, int]
     prompts: list[Prompt]
+    max_length: int
     too_long: int
     starts: list[list[int]]
     ends: set[int]
@@ -68,6 +71,13 @@ class LMSubject:
 
 def open_lm(task: ModuleType, folder: Path, engine: str, rows: Path, max_length: int, threads: int,
             reading: dict[str, Any]) -> LMSubject:
+    """A candidate: what its engine made of a model."""
+    return subject_of(task, folder, rows, max_length, reading, lambda: load(folder, engine, threads))
+
+
+def subject_of(task: ModuleType, folder: Path, rows: Path, max_length: int, reading: dict[str, Any],
+               opened: Callable[[], Loaded]) -> LMSubject:
+    """The test rows as this folder's tokenizer reads them, then what `opened` loads, so that memory counts only that."""
     tokenizer, test = task.load_tokenizer(folder), language.load(rows).test
     inputs = task.inputs(tokenizer, test, max_length, "test", **reading)
     rendering = task.rendered(tokenizer, **reading)
@@ -75,15 +85,10 @@ def open_lm(task: ModuleType, folder: Path, engine: str, rows: Path, max_length:
     for index, row in enumerate(test.rows):
         asked.setdefault(language.prompt(row) or row, []).append(index)
     groups = {test.numbers[index]: group for group, indices in enumerate(asked.values()) for index in indices}
-    prompts = [Prompt(rendering.asked(turns, "test"), _text(turns), [test.rows[index][-1].content for index in indices])
+    prompts = [Prompt(rendering.asked(turns, "test"), as_text(turns), [test.rows[index][-1].content for index in indices])
                for turns, indices in asked.items() if turns[-1].role != TEXT]
-    ends, loaded = task.ends(rendering) if prompts else set(), load(folder, engine, threads)
+    ends, loaded = task.ends(rendering) if prompts else set(), opened()
     short = [prompt for prompt in prompts if len(prompt.tokens) <= min(max_length, loaded.run.context - 1)]
     starts = [prompt.tokens for prompt in short or prompts] or [ids[:max(1, len(ids) // 2)] for ids in inputs.ids]
-    return LMSubject(folder, loaded, tokenizer, inputs, groups, short, len(prompts) - len(short), starts, ends)
-
-
-def _text(turns: Row) -> str:
-    if len(turns) == 1:
-        return turns[0].content
-    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+    return LMSubject(folder, loaded, tokenizer, inputs, groups, short, max_length, len(prompts) - len(short),
+                     starts, ends)

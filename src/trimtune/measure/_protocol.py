@@ -18,6 +18,7 @@ from trimtune import parts
 from trimtune.errors import StepFailed
 from trimtune.measure import _machine
 from trimtune.measure._session import Job, Samples, Taken, pace_ms, run_session, told
+from trimtune.measure._study import references
 from trimtune.process import threads
 from trimtune.records import Artifact, Reading, Use
 from trimtune.store import Store
@@ -39,11 +40,13 @@ class Measured(NamedTuple):
     """the cause, of those that could not be measured"""
     examples: dict[str, list[dict[str, Any]]]
     """a language model's first answers: prompt, reference, answer, ended"""
+    by_answer: dict[str, list[Any]]
+    """for comparing a language model with rules that only answer: BLEU's statistics of each answer"""
 
 
 def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], rows: Artifact, max_length: int, store: Store, *,
                 task: str = "text_classification", reading: dict[str, Any] | None = None,
-                configs: Mapping[str, dict[str, Any]] | None = None) -> Measured:
+                configs: Mapping[str, dict[str, Any]] | None = None, base: Artifact | None = None) -> Measured:
     """Measure every candidate, or read what is known of it from the store.
 
     Args:
@@ -54,6 +57,7 @@ def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], ro
         task: of the study; its measures are taken, those first that nothing else may come before.
         reading: what else decides how the task's rows become tokens (`reading` of the task).
         configs: measure → what differs from its defaults.
+        base: the untuned model, for measures that compare with it.
     """
     given = configs or {}
     modules = {name: module for name in parts.names("measure") if task in tasks_of(module := parts.load("measure", name))}
@@ -75,9 +79,11 @@ def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], ro
                 store.drop(artifact)
     measured, failures = _commit(job, store, taken)
     samples = {name: _samples(artifact) for name, artifact in measured.items()}
-    readings = {name: _readings(job, samples[name], str(measured[name].facts["note"])) for name in measured}
-    by_row = {name: list(told(job, taken, "by_row") or ()) for name, taken in samples.items()}
-    return Measured(readings, by_row, failures, {name: told(job, taken, "examples") or [] for name, taken in samples.items()})
+    beside = references(full, base, task, max_length, store) if base and measured else {}
+    readings = {name: _readings(job, samples[name], str(measured[name].facts["note"]), beside) for name in measured}
+    by_row, examples, by_answer = ({name: list(told(job, taken, what) or ()) for name, taken in samples.items()}
+                                   for what in ("by_row", "examples", "by_answer"))
+    return Measured(readings, by_row, failures, examples, by_answer)
 
 
 def _recipe(job: Job, name: str) -> dict[str, Any]:
@@ -123,11 +129,12 @@ def _samples(artifact: Artifact) -> Samples:
     return samples
 
 
-def _readings(job: Job, samples: Samples, note: str) -> dict[str, Reading]:
+def _readings(job: Job, samples: Samples, note: str, beside: Mapping[str, dict[str, Any]]) -> dict[str, Reading]:
     found: dict[str, Reading] = {}
     for measure, config in job.configs.items():
         module = parts.load("measure", measure)
-        found |= module.summarize(samples[measure], module.Config(**config))
+        reference = (beside[measure],) if measure in beside else ()
+        found |= module.summarize(samples[measure], module.Config(**config), *reference)
     timed = {name for name, reading in found.items() if note and reading.unit in _TIMED_UNITS}
     return {name: reading.model_copy(update={"note": "; ".join(filter(None, (reading.note, note)))}) if name in timed else reading
             for name, reading in found.items()}

@@ -1,9 +1,10 @@
 """An answer beside its references: BLEU's statistics, ROUGE-L, and whether they are the same or end in the same number.
 
-BLEU is sacrebleu's (Post 2018): its tokens, its counts per answer, exponential smoothing. ROUGE-L is rouge-score's (Lin 2004,
-section 3.1): F1 of the longest common subsequence of words, the best over the references. rouge-score's own words are of
-a–z and 0–9 only, and a text in any other script would score 0: here a word is of letters, marks and digits of any script,
-which for English is the same. Chinese characters count as a word each, in both.
+BLEU is sacrebleu's (Post 2018): its tokens, its counts per answer, exponential smoothing. ROUGE-L (Lin 2004, section 3.1) is the
+F1 of the longest common subsequence of words, the best over the references; rouge-score gives the same figures, but importing it
+loads nltk, which takes seconds in each candidate's process. rouge-score's own words are of a–z and 0–9 only, and a text in any
+other script would score 0: here a word is of letters, marks and digits of any script, which for English is the same. Chinese
+characters count as a word each, in both.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -49,16 +49,23 @@ def bleu(sums_B10: np.ndarray) -> np.ndarray:
 
 def rouge_l(answer: str, references: Sequence[str]) -> float:
     """F1, 0 to 1, of the best reference."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    found: Any = RougeScorer(["rougeL"], tokenizer=_Words()).score_multi(list(references), answer)["rougeL"]
-    return float(found.fmeasure)
+    said, wanted = _words(answer), [_words(reference) for reference in references]
+    return max(2 * _common(said, words) / max(1, len(said) + len(words)) for words in wanted)
 
 
-class _Words:
-    def tokenize(self, text: str) -> list[str]:
-        plain = "".join(mark if unicodedata.category(mark)[0] in "LNM" else " " for mark in text.lower())
-        return _HAN.sub(r" \1 ", plain).split()
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    """Words of the longest common subsequence."""
+    lengths = [0] * (len(other) + 1)
+    for word in one:
+        before = 0
+        for at, beside in enumerate(other, 1):
+            before, lengths[at] = lengths[at], before + 1 if word == beside else max(lengths[at], lengths[at - 1])
+    return lengths[-1]
+
+
+def _words(text: str) -> list[str]:
+    plain = "".join(mark if unicodedata.category(mark)[0] in "LNM" else " " for mark in text.lower())
+    return _HAN.sub(r" \1 ", plain).split()
 
 
 def normal(text: str) -> str:

@@ -4,8 +4,10 @@ Each of at most `rows` distinct prompts is answered greedily, by at most `max_ne
 item with several references. Readings: `bleu`, corpus BLEU of sacrebleu, 0 to 100, its signature in the note; `rouge_l`, mean
 F1 of the longest common subsequence with the best reference; `exact_match`, the share of answers that are a reference but
 for case, punctuation and spaces; `number_match`, the share whose last number is a reference's last one, where every reference
-holds a number; `ended`, the share that end by themselves. When to use: where what is said counts, not only how likely it
-was. BLEU and ROUGE compare words, not truth: read some answers too. Plain texts have no prompts, so nothing is read of them.
+holds a number; `ended`, the share that end by themselves; `format_valid`, where the study gives `data.format`, the share that
+have this format: the whole answer matches a regular expression, or it is JSON that a schema allows. When to use: where what is
+said counts, not only how likely it was. BLEU and ROUGE compare words, not truth: read some answers too. Plain texts have no
+prompts, so nothing is read of them.
 
 Intervals: shares by Wilson; BLEU and ROUGE-L by a bootstrap over prompts, from statistics per answer.
 
@@ -24,12 +26,15 @@ from trimtune.engines._decoding import Answer, generate
 from trimtune.measure import _text_scores
 from trimtune.measure._intervals import bootstrap, wilson
 from trimtune.measure._lm_subject import LMSubject, Prompt
-from trimtune.records import Better, Reading
+from trimtune.records import AnswerFormat, Better, Reading, Study
+from trimtune.study.answer_format import matcher
 
 TASKS = ("causal_lm",)
 READINGS: dict[str, tuple[str, Better]] = {
     "bleu": ("points", "higher"), "rouge_l": ("fraction", "higher"), "exact_match": ("fraction", "higher"),
-    "number_match": ("fraction", "higher"), "ended": ("fraction", "higher")}
+    "number_match": ("fraction", "higher"), "ended": ("fraction", "higher"), "format_valid": ("fraction", "higher")}
+NEEDS = {"format_valid": "format"}
+"""reading → the key of a study's `data` without which it isn't read"""
 ROUNDS = 1
 _SHOWN = 5
 """answers that are kept as they are"""
@@ -41,20 +46,38 @@ class Config(BaseModel):
     max_new: int = Field(100, ge=1, description="tokens after which an answer is cut")
     batch_size: int = Field(16, ge=1, description="prompts answered together")
     seed: int = Field(0, description="of the prompts drawn, and of the bootstrap")
+    format: AnswerFormat | None = Field(None, description="what an answer must look like; a study says it as data.format")
+
+
+def settings(study: Study) -> dict[str, Any]:
+    """What of the study decides the config."""
+    return {"format": study.data.format.model_dump(exclude_none=True)} if study.data.format else {}
 
 
 def sample(subject: LMSubject, config: Config) -> dict[str, Any]:
     """Of each prompt: BLEU's statistics, ROUGE-L, and what is the same; of the first few, the answers. Or `lacking`: why none."""
     if not subject.prompts:
         return {"lacking": "no prompt is short enough" if subject.too_long else "plain texts have no prompts to answer"}
-    drawn = np.random.default_rng(config.seed).permutation(len(subject.prompts))[:config.rows]
-    prompts = [subject.prompts[index] for index in sorted(drawn)]
+    prompts = drawn(subject, config)
     found = _answered(subject, prompts, config)
     said = [subject.tokenizer.decode(answer.tokens, skip_special_tokens=True).strip() for answer in found]
-    return {**scored(said, [prompt.references for prompt in prompts]), "ended": [answer.ended for answer in found],
-            "examples": [{"prompt": prompt.text, "reference": prompt.references[0], "answer": text, "ended": answer.ended}
-                         for prompt, text, answer in list(zip(prompts, said, found, strict=True))[:_SHOWN]],
-            "too_long": subject.too_long}
+    return as_sample(prompts, said, config, subject.too_long, [answer.ended for answer in found])
+
+
+def as_sample(prompts: list[Prompt], said: list[str], config: Config, too_long: int,
+              ended: list[bool] | None = None) -> dict[str, Any]:
+    """The sample that these answers are; without `ended`, of a rule whose answers have no other end."""
+    found = scored(said, [prompt.references for prompt in prompts], config.format) | ({"ended": ended} if ended else {})
+    shown = list(zip(prompts, said, ended or [True] * len(said), strict=True))[:_SHOWN]
+    return {**found, "too_long": too_long,
+            "examples": [{"prompt": prompt.text, "reference": prompt.references[0], "answer": text, "ended": end}
+                         for prompt, text, end in shown]}
+
+
+def drawn(subject: LMSubject, config: Config) -> list[Prompt]:
+    """The prompts that every candidate is asked, in the file's order."""
+    order = np.random.default_rng(config.seed).permutation(len(subject.prompts))[:config.rows]
+    return [subject.prompts[index] for index in sorted(order)]
 
 
 def _answered(subject: LMSubject, prompts: list[Prompt], config: Config) -> list[Answer]:
@@ -69,20 +92,23 @@ def _answered(subject: LMSubject, prompts: list[Prompt], config: Config) -> list
     return [found[index] for index in range(len(prompts))]
 
 
-def scored(answers: list[str], references: list[list[str]]) -> dict[str, Any]:
+def scored(answers: list[str], references: list[list[str]], form: AnswerFormat | None = None) -> dict[str, Any]:
     """Each answer beside its references, as plain JSON."""
     tokens = _text_scores.bleu_tokens([reference for several in references for reference in several])
     pairs = [(answer, list(dict.fromkeys(several))) for answer, several in zip(answers, references, strict=True)]
+    valid = matcher(form) if form else None
+    checked = {"valid": [valid(answer) for answer in answers],
+               "valid_references": sum(valid(several[0].strip()) for several in references)} if valid else {}
     return {"bleu": [_text_scores.bleu_statistics(*pair, tokens) for pair in pairs], "bleu_tokens": tokens,
             "rouge_l": [_text_scores.rouge_l(*pair) for pair in pairs], "exact": [_text_scores.same(*pair) for pair in pairs],
-            "number": [_text_scores.same_number(*pair) for pair in pairs]}
+            "number": [_text_scores.same_number(*pair) for pair in pairs], **checked}
 
 
 def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Reading]:
-    """The five readings; `n` counts prompts. Those that can't be read have no value, and say why."""
+    """The readings; `n` counts prompts. Those that can't be read have no value, and say why."""
     taken = samples[0]
     if "lacking" in taken:
-        return {name: _reading(name, None, 0, note=taken["lacking"]) for name in READINGS}
+        return {name: _reading(name, None, 0, note=taken["lacking"]) for name in READINGS if name not in NEEDS or config.format}
     bleu_N10, rouge_N1 = np.array(taken["bleu"], dtype=float), np.array(taken["rouge_l"])[:, None]
     n, how = len(bleu_N10), "bootstrap over prompts 95%"
     note = f"{taken['too_long']} of {n + taken['too_long']} prompts are too long and left out" if taken["too_long"] else ""
@@ -95,8 +121,17 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
         _share("exact_match", taken["exact"], note),
         _share("number_match", taken["number"], note) if None not in taken["number"] else
         _reading("number_match", None, 0, note="not every reference holds a number"),
-        _share("ended", taken["ended"], note)]
+        *([_share("ended", taken["ended"], note)] if "ended" in taken else [])]
+    if "valid" in taken:
+        own = n - taken["valid_references"]
+        lacking = f"{own} of {n} references don't have the format themselves" if own else ""
+        found.append(_share("format_valid", taken["valid"], "; ".join(filter(None, (note, lacking)))))
     return {reading.name: reading for reading in found}
+
+
+def by_answer(samples: list[dict[str, Any]]) -> list[list[int]]:
+    """BLEU's statistics of each answer, for comparing candidates with rules that have no likelihood; none without prompts."""
+    return list(samples[0].get("bleu", []))
 
 
 def examples(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from trimtune.report.tables import inside_limits, metric, why_unjudged
 from trimtune.results import Result, Row
 
 _QUALITY = {"accuracy": ("macro_f1", "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s"),
-            "perplexity": ("bleu", "rouge_l", "latency_p50_ms", "first_token_ms", "tokens_per_s")}
+            "perplexity": ("bleu", "rouge_l", "format_valid", "forgetting", "latency_p50_ms", "first_token_ms", "tokens_per_s")}
 
 
 def columns(result: Result) -> tuple[str, ...]:

@@ -68,8 +68,8 @@ def _baselines(result: Result) -> str:
     lines = [[plain(baseline.title), *map(_cell, cells),
               plain("; ".join(filter(None, (standing, baseline.note, baseline.cause))))]
              for baseline, cells, standing in tables.baselines(result)]
-    head = ["baseline", *(words.title(name) for name in tables.OF_BASELINES), "remarks"]
-    told = f"Not tuned; the same {len(result.truth):,} test rows. “Not beaten”: the pick is not significantly more accurate."
+    head = ["baseline", *(words.title(name) for name in tables.of_baselines(result)), "remarks"]
+    told = f"Not tuned; the same test rows. {tables.baselines_words(result)}"
     return f"## Baselines\n\n{told}\n\n{_table(head, lines)}" if lines else ""
 
 

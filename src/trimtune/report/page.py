@@ -13,8 +13,8 @@ from trimtune.report import drawing, facts, pareto, search_picture, tables, tuni
 from trimtune.results import Result
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_TILES = ("accuracy", "perplexity", "bleu", "latency_p50_ms", "size_mb", "throughput_rows_per_s", "tokens_per_s",
-          "peak_memory_mb", "fit_seconds")
+_TILES = ("accuracy", "perplexity", "bleu", "format_valid", "forgetting", "latency_p50_ms", "size_mb", "throughput_rows_per_s",
+          "tokens_per_s", "peak_memory_mb", "fit_seconds")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def _content(result: Result) -> dict[str, Any]:
         "failures": tables.failures(result), "step_costs": tuning.step_costs(result), "protocols": facts.protocols(result),
         "machine": facts.machine(result), "asked": facts.asked(result), "splits": facts.split_rows(result),
         "answers": facts.answers(result),
-        "baselines": tables.baselines(result), "baseline_heads": [words.title(name) for name in tables.OF_BASELINES]}
+        "baselines": tables.baselines(result), "baseline_words": tables.baselines_words(result),
+        "baseline_heads": [words.title(name) for name in tables.of_baselines(result)]}
 
 
 def _tiles(result: Result) -> list[Tile]:

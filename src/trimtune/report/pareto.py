@@ -125,12 +125,14 @@ def beyond(result: Result, lines: list[Line], cost: str) -> list[Limit]:
 
 
 def undrawn(result: Result, lines: list[Line], cost: str) -> list[str]:
-    """The baselines that lie so far below all points that drawing them would squeeze everything else."""
+    """The baselines that are so much worse than all points that drawing them would squeeze everything else."""
     quality = metric(result)
-    scale = words.percent_scale(words.unit_of(result, quality))
+    unit = words.unit_of(result, quality)
+    scale = words.percent_scale(unit)
     rules = _rules(result, quality, scale)
-    domain = _y_domain(points(result, lines, cost), _limits(result).get(quality), scale, [rule["y"] for rule in rules])
-    return [f"{rule['title']} ({rule['y']:.1f}%)" for rule in rules if rule["y"] < domain[0]]
+    low, high = _y_domain(points(result, lines, cost), _limits(result).get(quality), scale, [rule["y"] for rule in rules])
+    worse = (lambda y: y > high) if better(result, quality) == "lower" else (lambda y: y < low)
+    return [f"{rule['title']} ({words.show(rule['y'] / scale, unit)})" for rule in rules if worse(rule["y"])]
 
 
 def _limits(result: Result) -> dict[str, Limit]:

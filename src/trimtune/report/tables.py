@@ -15,8 +15,13 @@ QUALITY = ("accuracy", "macro_f1", "worst_class_accuracy")
 COSTS = ("latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb")
 """what a simulated trim says nothing real about"""
 _SHOWN = {"accuracy": ("accuracy", "worst_class_accuracy", *COSTS, "fit_seconds"),
-          "perplexity": ("perplexity", "bleu", "latency_p50_ms", "tokens_per_s", "peak_memory_mb", "size_mb", "fit_seconds")}
-OF_BASELINES = (*QUALITY, "fit_seconds", "size_mb")
+          "perplexity": ("perplexity", "bleu", "format_valid", "forgetting", "latency_p50_ms", "tokens_per_s", "peak_memory_mb",
+                         "size_mb", "fit_seconds")}
+_WHERE_ASKED = ("format_valid", "forgetting")
+"""columns only where the study asks for the reading: by data.format, which it isn't taken without, or by a limit"""
+_OF_BASELINES = {"accuracy": (*QUALITY, "fit_seconds", "size_mb"),
+                 "perplexity": ("perplexity", "bleu", "rouge_l", "exact_match", "number_match", "format_valid", "fit_seconds",
+                                "size_mb")}
 _PREFERRED = {"latency": "latency_p50_ms", "size": "size_mb", "cost": "fit_seconds"}
 
 
@@ -59,7 +64,9 @@ def metric(result: Result) -> str:
 
 def shown(result: Result) -> tuple[str, ...]:
     """The readings that the main table has columns for."""
-    return _SHOWN[metric(result)]
+    asked = {"format_valid"} & {name for row in result.rows for name in row.readings}
+    asked |= {limit.reading for limit in result.study.require}
+    return tuple(name for name in _SHOWN[metric(result)] if name not in _WHERE_ASKED or name in asked)
 
 
 def inside_limits(result: Result, row: Row) -> bool:
@@ -97,10 +104,7 @@ def _order(result: Result, row: Row) -> tuple[int, float]:
     if group == 2 and not inside_limits(result, row):
         group = 3
     reading = row.readings.get(_PREFERRED.get(result.study.prefer, "")) or row.readings.get(metric(result))
-    value = reading.value if reading else None
-    if reading is None or value is None:
-        return group, math.inf
-    return group, -value if reading.better == "higher" else value
+    return group, _rank(reading)
 
 
 def cells(result: Result, row: Row, names: tuple[str, ...], real: bool = True) -> tuple[Cell, ...]:
@@ -120,13 +124,34 @@ def _cell(row: Row | Baseline, name: str, over: str = "") -> Cell:
     return Cell(name, label, words.value(reading), words.interval(reading), note, reading.value, over)
 
 
+def of_baselines(result: Result) -> list[str]:
+    """The readings that the table of baselines has columns for: those that one of them has."""
+    return [name for name in _OF_BASELINES[metric(result)]
+            if any(name in baseline.readings for baseline in result.baselines)]
+
+
 def baselines(result: Result) -> list[tuple[Baseline, tuple[Cell, ...], str]]:
-    """Each baseline, the most accurate first, its figures, and how it stands to the pick (to the best, if none is picked)."""
-    found = []
-    for baseline in sorted(result.baselines, key=lambda each: -(each.readings["accuracy"].value or 0) if each.readings else 0):
+    """Each baseline, the best first, its figures, and how it stands to the pick (to the best, if none is picked)."""
+    found, quality = [], metric(result)
+    for baseline in sorted(result.baselines, key=lambda each: _rank(each.readings.get(quality))):
         standing = "not beaten" if baseline.name in result.choice.unbeaten_baselines else "beaten" if baseline.readings else ""
-        found.append((baseline, tuple(_cell(baseline, name) for name in OF_BASELINES), standing))
+        found.append((baseline, tuple(_cell(baseline, name) for name in of_baselines(result)), standing))
     return found
+
+
+def _rank(reading: Reading | None) -> float:
+    """For sorting, the best first; one without the reading comes last."""
+    if reading is None or reading.value is None:
+        return math.inf
+    return -reading.value if reading.better == "higher" else reading.value
+
+
+def baselines_words(result: Result) -> str:
+    """What “not beaten” means."""
+    whose = "the pick" if result.choice.picked else "the best candidate"
+    if metric(result) == "accuracy":
+        return f"“Not beaten”: {whose} is not significantly more accurate on these {len(result.truth):,} rows."
+    return f"“Not beaten”: {whose} is not significantly better in perplexity; in BLEU, where the rule has no perplexity."
 
 
 def span_domain(result: Result) -> tuple[float, float]:

@@ -22,6 +22,9 @@ NAMES = {
     "exact_match": "Exact match",
     "number_match": "Number match",
     "ended": "Ended",
+    "format_valid": "Format valid",
+    "general_perplexity": "General perplexity",
+    "forgetting": "Forgetting",
     "first_token_ms": "First token",
     "tokens_per_s": "Tokens per second",
     "tokens_per_s_8": "Tokens per second, 8 rows",
@@ -43,6 +46,9 @@ MEANINGS = {
     "rouge_l": "Words that stand in the same order in an answer and in its best reference.",
     "exact_match": "Share of answers that are a reference, but for case, punctuation and spaces.",
     "number_match": "Share of answers whose last number is the reference's last one.",
+    "format_valid": "Share of answers that have the format that the study asks for.",
+    "general_perplexity": "Perplexity of general text that nothing was tuned on.",
+    "forgetting": "How much more a token of general text surprises it than the untuned model, in nats; below 0: less.",
     "ended": "Share of answers that end by themselves before they are cut.",
     "first_token_ms": "Time from a prompt's tokens to the first token of its answer; half of them came at least this fast.",
     "tokens_per_s": "Tokens of one answer written per second, once the prompt is taken in.",
@@ -124,6 +130,8 @@ def show(value: float | None, unit: str) -> str:
         return f"{value:.1f}%"
     if unit == "s":
         return duration(value)
+    if unit == "nats":  # a difference, whose meaning says of what
+        return f"{value:+.3f}"
     if unit == "tokens/s":  # its readings say of what
         return f"{number(value)}/s"
     if unit == "MB" and abs(value) >= 10_000:

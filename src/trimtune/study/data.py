@@ -40,7 +40,7 @@ def read(spec: DataSpec, seed: int) -> Rows:
     Raises:
         TrimtuneError: with file and row number.
     """
-    sources.refuse(spec, ("prompt", "completion", "messages", "template"), "rows with labels")
+    sources.refuse(spec, ("prompt", "completion", "messages", "template", "format", "general"), "rows with labels")
     spec = sources.read(spec.model_dump(), Path.cwd(), Place("", path=("data",)))
     found, text, label, notes = _found(spec)
     wanted = [name for name in SPLITS if name not in found]

@@ -17,7 +17,7 @@ from trimtune.errors import TrimtuneError
 from trimtune.records import DataSpec
 from trimtune.results import DataFacts
 from trimtune.store import key_of
-from trimtune.study import formats, kept, sources, splits, turns
+from trimtune.study import formats, general, kept, sources, splits, turns
 from trimtune.study.document import Place
 from trimtune.study.sources import SPLITS
 from trimtune.study.table import SAMPLE, Table
@@ -53,6 +53,8 @@ def read(spec: DataSpec, seed: int) -> Rows:
     """
     sources.refuse(spec, ("label",), "rows for a language model")
     spec = sources.read(spec.model_dump(exclude_none=True), Path.cwd(), Place("", path=("data",)))
+    if spec.general:
+        general.read(Path(spec.general))  # so that one without words is refused before anything is tuned
     tables = sources.opened(spec)
     train = tables.pop("train")
     sample = list(islice(train.rows, SAMPLE))

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from trimtune import parts
 from trimtune.errors import TrimtuneError, unknown
-from trimtune.records import Limit
+from trimtune.records import DataSpec, Limit
 from trimtune.study.check import kind_of, mapping, quoted
 from trimtune.study.document import Place
 from trimtune.study.uses import tasks_of
@@ -38,11 +38,22 @@ def parse(text: str, where: str = "--require") -> Limit:
     return _limit(name[1], name[2], where)
 
 
-def read(given: Any, place: Place, task: str = "") -> tuple[Limit, ...]:
-    """The limits of a `require` mapping: reading → comparison, or a list of comparisons."""
+def read(given: Any, place: Place, task: str = "", data: DataSpec | None = None) -> tuple[Limit, ...]:
+    """The limits of a `require` mapping: reading → comparison, or a list of comparisons.
+
+    Raises:
+        TrimtuneError: no such reading or comparison, a limit twice, or on a reading that needs a key which `data` lacks.
+    """
     found: list[Limit] = []
     for reading, value in mapping(given, place, f"require: {{{_EXAMPLE}}}").items():
         found += [_limit(reading, text, str(place / reading), task) for text in (value if isinstance(value, list) else [value])]
+    needed = {name: key for measure in parts.names("measure")
+              for name, key in getattr(parts.load("measure", measure), "NEEDS", {}).items()}
+    for limit in found:
+        key = needed.get(limit.reading)
+        if data is not None and key and getattr(data, key) is None:
+            raise TrimtuneError(f"{place / limit.reading}: the study gives no data.{key}, so there is no {limit.reading}.",
+                                f"It is read where `data` has the key {key}.", f"Add `data: {{{key}: …}}`, or remove the limit.")
     twice = next((limit for index, limit in enumerate(found) if limit in found[:index]), None)
     if twice:
         raise TrimtuneError(f"{place / twice.reading}: the limit '{twice}' is given twice.", "Each limit is allowed once.",

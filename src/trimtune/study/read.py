@@ -66,14 +66,15 @@ def resolve(given: Mapping[str, Any], where: str, folder: Path) -> Study:
 def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
     _known(given, place)
     task = _task(given.get("task", TASK), place / "task")
+    rows = _rows(given, place, folder)
     study = Study(
-        **_rows(given, place, folder),
+        **rows,
         task=task,
         tune=uses("method", given.get("tune", able("method", TUNE, task)), task, place / "tune"),
         trim=chains(given.get("trim", ["none", *able("trim", TRIM[1:], task)]), task, place / "trim"),
         engine=uses("engine", given["engine"], task, place / "engine") if "engine" in given else _engines_here(task, place),
         budget=check(Budget, given.get("budget"), place / "budget", "budget: {trials: 6, seeds: 3, minutes: 20}"),
-        require=limits.read(given.get("require"), place / "require", task),
+        require=limits.read(given.get("require"), place / "require", task, rows["data"]),
         prefer=_prefer(given.get("prefer", "quality"), place / "prefer"))
     refuse_packing(study.fit.packing, task, study.tune, place / "fit" / "packing")
     return _skipping(given.get("skip"), place / "skip", study)

@@ -8,9 +8,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from trimtune.errors import TrimtuneError
 from trimtune.records import DataSpec
-from trimtune.study import hub
+from trimtune.study import answer_format, general, hub
 from trimtune.study.check import check, kind_of, quoted
 from trimtune.study.document import Place
 from trimtune.study.table import Table
@@ -51,14 +53,22 @@ def read(given: Any, folder: Path, place: Place) -> DataSpec:
     if not isinstance(given, (str, dict)):
         raise TrimtuneError(f"{place}: {quoted(given)} is {kind_of(given)}.",
                             f"{_TAKEN}; or a mapping with train, validation and test.", "Write `data: {train: train.csv}`.")
-    spec = check(DataSpec, {"train": given} if isinstance(given, str) else given, place, "data: {train: train.csv}")
+    values = {"train": given} if isinstance(given, str) else given
+    if values.get("format") is not None:
+        form = answer_format.read(values["format"], folder, place / "format")
+        values = {**values, "format": form.model_dump(exclude_none=True)}
+    spec = check(DataSpec, values, place, "data: {train: train.csv}")
     paths = {}
     for split in SPLITS:
         name = getattr(spec, split)
         if name is not None:
             paths[split] = located(name, folder, str(place if isinstance(given, str) else place / split))
     if spec.template is not None:
-        paths["template"] = str(_template(spec.template, folder, str(place / "template")))
+        paths["template"] = str(_file(spec.template, folder, str(place / "template"), "a file with a chat template in Jinja"))
+    if spec.general is not None:
+        kinds = (*general.PLAIN, *EXTENSIONS)
+        path = _file(spec.general, folder, str(place / "general"), f"a file of general text ({', '.join(kinds)})", kinds)
+        paths["general"] = str(path)
     for index, split in enumerate(SPLITS):
         for earlier in SPLITS[:index]:
             if os.path.isfile(paths.get(split, "")) and os.path.isfile(paths.get(earlier, "")) \
@@ -69,11 +79,14 @@ def read(given: Any, folder: Path, place: Place) -> DataSpec:
     return spec.model_copy(update=paths)
 
 
-def _template(name: str, folder: Path, where: str) -> Path:
+def _file(name: str, folder: Path, where: str, allowed: str, endings: tuple[str, ...] = ()) -> Path:
     path = Path(os.path.abspath(folder / Path(name).expanduser()))
     if not path.is_file():
-        raise TrimtuneError(f"{where}: no such file: {shown(path)}.", "Allowed: a file with a chat template in Jinja.",
+        raise TrimtuneError(f"{where}: no such file: {shown(path)}.", f"Allowed: {allowed}.",
                             f"Relative paths are taken from {os.path.abspath(folder)}.")
+    if endings and path.suffix.lower() not in endings:
+        raise TrimtuneError(f"{where}: {shown(path)} has the ending '{path.suffix}'.", f"Allowed: {allowed}.",
+                            "Save it as plain text (UTF-8).")
     return path
 
 
@@ -81,8 +94,12 @@ def refuse(spec: DataSpec, keys: tuple[str, ...], rows: str) -> None:
     """Refuse what a data spec says beside these `rows`, such as a prompt where there are labels."""
     for key in keys:
         if getattr(spec, key) is not None:
-            raise TrimtuneError(f"data.{key}: '{getattr(spec, key)}' is given, but the task takes {rows}.",
+            raise TrimtuneError(f"data.{key}: {quoted(_plain(getattr(spec, key)))} is given, but the task takes {rows}.",
                                 f"These have no {key}.", f"Leave data.{key} out, or choose another task.")
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
 
 
 def table(source: str, split: str) -> Table | None:

@@ -43,6 +43,11 @@ def of(cells: Sequence[Any], columns: Sequence[str], kind: str, at: str) -> Row:
                  for role, cell, column in zip(roles, cells, columns, strict=True))
 
 
+def as_text(row: Row) -> str:
+    """Turns as one text: one turn's content, or each turn behind its role."""
+    return row[0].content if len(row) == 1 else "\n".join(f"{turn.role}: {turn.content}" for turn in row)
+
+
 def listed(cell: Any) -> Any:
     """A conversation's cell as a list, if it is one or holds one as JSON (as CSV files do)."""
     if isinstance(cell, str) and cell.lstrip().startswith("["):

@@ -32,7 +32,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def run(folder: Path, source: Path, config: dict[str, Any], **study: Any) -> dict[str, Any]:
+def run(folder: Path, source: Path, config: dict[str, Any], rows_folder: Path, seed: int, **study: Any) -> dict[str, Any]:
     """Hand the source on by hard links; the engine makes the numbers int4."""
     Config.model_validate(config)
     link_tree(source, folder)

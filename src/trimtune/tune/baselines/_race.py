@@ -1,4 +1,5 @@
-"""The step of a baseline: it is fitted on the training rows, then answers validation and test rows without their labels."""
+"""What baselines are, and the step of one that gives labels: it is fitted on the training rows, then answers validation and
+test rows without their labels."""
 
 from __future__ import annotations
 
@@ -21,6 +22,17 @@ class Rule:
 
     answer: Answer
     size_bytes: int | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A baseline of language models. Either `answer`, prompts → the text of each one's answer; or `model`, the folder of one that
+    is asked as tuned models are."""
+
+    size_bytes: int
+    answer: Callable[[Sequence[str]], list[str]] | None = None
+    model: Path | None = None
     note: str = ""
 
 
