@@ -87,11 +87,6 @@ def test_the_faster_precision_is_taken(folders: Folders, tmp_path: Path, monkeyp
         assert {parameter.dtype for parameter in decoder._module.parameters()} == {_torch_decoder.dtype(precision)}
 
 
-def test_int8_is_refused(tmp_path: Path, folders: Folders) -> None:
-    source = folders("gpt2", "full")
-    fault(lambda: torch_eager.export(tmp_path, source, {}, "int8", [], 32, "causal_lm"), "int8", "language model")
-
-
 def test_the_step_reads_rows_of_turns(folders: Folders, tmp_path: Path) -> None:
     from trimtune.records import DataSpec
     from trimtune.study import language

@@ -17,8 +17,8 @@ from trimtune.tasks._base import base_of
 from trimtune.tune import boundary, feeds, fitting, forecast, loop, search
 from trimtune.tune.fits import Fits
 
-METHODS = [*(("llama", name) for name in ("full", "lora", "prefix", "prompt", "p_tuning", "ia3", "top_k_layers")),
-           *(("gpt2", name) for name in ("full", "lora", "prefix"))]
+METHODS = [*(("llama", name) for name in ("full", "lora", "qlora", "prefix", "prompt", "p_tuning", "ia3", "top_k_layers")),
+           *(("gpt2", name) for name in ("full", "lora", "qlora", "prefix"))]
 
 
 def use(name, **config):
@@ -65,6 +65,46 @@ def test_every_method_learns_and_its_folder_answers_alike(language, method):
     found = loop.scored(model, feeds.token_feed(model, task, inputs), task.score, 4)
     assert found == pytest.approx(made.facts["validation_score"], abs=1e-3)
     assert math.exp(-found) < 600
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("double", [False, True])
+def test_a_quantized_fit_leaves_the_base_that_it_was_tuned_on(language, tmp_path, double):
+    """In plain peft the folder answers as the fit did in memory, and a fit that paused leaves the same bytes."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from trimtune.tune import nf4, trainable
+
+    study, _, base, rows = language
+    asked = use("qlora", double_quantization=double)
+    straight = Fits(asked, study, base, rows, Store(tmp_path / "a"))(3e-3, 0)
+    fit_at = Fits(asked, study, base, rows, Store(tmp_path / "b"))
+    fit_at(3e-3, 0, 1)
+    whole = fit_at(3e-3, 0)
+    assert (whole.files, whole.facts["curve"]) == (straight.files, straight.facts["curve"])
+    plain = AutoModelForCausalLM.from_pretrained(whole.folder)
+    before, changed = dict(task.load_base(base.folder).named_parameters()), 0
+    for name, parameter in plain.named_parameters():
+        if not torch.equal(parameter, before[name]):
+            changed += 1
+            assert len(parameter.detach().unique()) <= 16 * -(-parameter.numel() // nf4.BLOCK)
+    assert changed == (12 if hasattr(plain.config, "n_head") else 21)
+    part = parts.load("method", "qlora")
+    model = fitting.prepared(task, part, part.Config(**asked.config), base.folder, seed=0)
+    adapter = trainable.trained(PeftModel.from_pretrained(plain, str(whole.folder / task.ADAPTER), is_trainable=True))
+    with torch.no_grad():
+        for name, parameter in trainable.trained(model).items():
+            parameter.copy_(adapter[name])
+        assert any(parameter.abs().max() > 0 for name, parameter in adapter.items() if "lora_B" in name)
+        tokens = {"input_ids": torch.arange(2, 22).view(2, 10)}
+        states = model.eval()(**tokens).logits
+        found = states @ model.get_output_embeddings().weight.t()
+        wanted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(whole.folder),
+                                           str(whole.folder / task.ADAPTER)).eval()(**tokens).logits
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+        merged = task.load_model(whole.folder)(**tokens).logits
+        torch.testing.assert_close(merged, wanted, rtol=0, atol=1e-4)
 
 
 def test_the_loss_is_that_of_transformers(language):

@@ -13,7 +13,8 @@ OPTIONS = [("p_tuning", {"encoder": "lstm", "hidden": 64}), ("top_k_layers", {"k
            ("lora", {"layers": 2, "targets": ["query", "dense"]}), ("lora", {"rslora": True, "bias": "all"}),
            ("lora", {"init": "pissa"}), ("lora", {"init": "olora", "rslora": True}),
            ("lora", {"init": "pissa", "dora": True, "targets": ["query", "value"]})]
-USES = [*((name, {}) for name in parts.names("method")), *OPTIONS]
+USES = [*((name, {}) for name in parts.names("method") if task.__name__.rsplit(".", 1)[-1] in parts.load("method", name).TASKS),
+        *OPTIONS]
 
 
 def named(use):

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtune.engines import _decoding
+from trimtune.engines import _decoding, _packed_torch
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import _pretrained, causal_lm
 from trimtune.trim._model_folder import base_of, write
@@ -132,6 +133,26 @@ def load(folder: Path, precision: str) -> TorchDecoder:
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(precision), use_safetensors=True, trust_remote_code=False)
     return TorchDecoder(_cast(_pretrained.with_adapter(model, folder, merge=False), precision))
+
+
+def export_packed(folder: Path, source: Path, numerics: str) -> dict[str, Any]:
+    """Write the model in int8 or int4; facts: `matrices` that were packed, and `difference` to the float32 model.
+
+    Raises:
+        StepFailed: an architecture that can't be decoded with a cache.
+        TrimtuneError: one without plain linear layers.
+    """
+    decoder = TorchDecoder(causal_lm.load_model(source))
+    vocabulary = base_of(decoder._module).config.vocab_size
+    _decoding.check(decoder, decoder, vocabulary, _TOLERANCE, "torch_eager")
+    matrices = _packed_torch.write(decoder._module, source, folder, numerics)
+    difference = _decoding.check(load_packed(folder), decoder, vocabulary, math.inf, "torch_eager")
+    return {"matrices": matrices, "difference": difference}
+
+
+def load_packed(folder: Path) -> TorchDecoder:
+    """The decoder of a runnable folder in int8 or int4."""
+    return TorchDecoder(_packed_torch.read(folder))
 
 
 def _cast(module: torch.nn.Module, precision: str) -> torch.nn.Module:

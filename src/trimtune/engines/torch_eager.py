@@ -14,8 +14,11 @@ depend a little on its neighbors; embeddings are int8 per row, a quarter of thei
 layers'; attention, layer norms and the head stay float32. All in safetensors: weights int8 with float32 scales, packed for the
 kernels on load.
 
-LoRA is merged; prefixes and prompts stay in `adapter/`. It refuses int8 for models without plain linear layers (GPT-2) and for
-language models.
+Language models in int8 and int4 are another path: weights are packed and activations follow each token by itself, so no row
+depends on its neighbors; embeddings and the output layer are int8 in both (`engines/_packed_torch.py`). int4 makes next tokens
+fast and reads prompts slower than bf16. The difference to the model in float32 is in engine.json.
+
+LoRA is merged; prefixes and prompts stay in `adapter/`. It refuses int8 for classifiers without plain linear layers (GPT-2).
 """
 
 from __future__ import annotations
@@ -27,7 +30,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.engines import _graph, _int8_torch, _torch_decoder
-from trimtune.errors import TrimtuneError
 from trimtune.tasks import text_classification
 from trimtune.trim._model_folder import write
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8"), "causal_lm": ("plain",)}
+NUMERICS = {"text_classification": ("plain", "int8"), "causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
 
@@ -55,15 +57,12 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
            max_length: int, task: str = "text_classification") -> dict[str, Any]:
     """Write config, weights, adapter, tokenizer and engine.json; facts: `milliseconds` [1 row, 32 rows] of what was timed; of a
     language model those of `_torch_decoder.export`.
-
-    Raises:
-        TrimtuneError: a language model in int8.
     """
     wanted = Config.model_validate(config)
     if task == "causal_lm":
         if numerics != "plain":
-            raise TrimtuneError(f"torch_eager: {numerics} was asked for a language model.",
-                                "Language models run here in fp32 or bf16.", f"Leave the trim {numerics} out.")
+            return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed="packed", precision=numerics,
+                               **_torch_decoder.export_packed(folder, source, numerics))
         return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed="plain",
                            **_torch_decoder.export(folder, source, wanted.precision, max_length))
     module: Any = text_classification.load_model(source)
@@ -88,7 +87,8 @@ def load(folder: Path, threads: int) -> _graph.Run | Decoder:
     torch.set_num_threads(threads)
     notes = _graph.noted(folder)
     if notes.get("task") == "causal_lm":
-        return _torch_decoder.load(folder, notes["precision"])
+        packed = notes["packed"] == "packed"
+        return _torch_decoder.load_packed(folder) if packed else _torch_decoder.load(folder, notes["precision"])
     return _runner(_int8_torch.read(folder) if notes["numerics"] == "int8" else _read(folder, _dtype(notes["precision"])))
 
 

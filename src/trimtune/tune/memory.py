@@ -2,6 +2,7 @@
 
     weights      P · b + T · (6 · 4)                 starts, best epoch (two at a change), gradients, AdamW's two moments;
                                                      where b < 4 also masters and gradients in b, 6 bytes more
+    packed       buffers + U · b                     weights that are held in fewer bits, and U of the largest layer unpacked
     activations  rows · width · L · (c · D + 3 · H · width) · b
         or, recomputed,  rows · width · (L · D + c · D + 3 · H · width) · b
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trimtune.errors import StepFailed
-from trimtune.tune import device
+from trimtune.tune import device, packed
 from trimtune.tune.parallel import held
 from trimtune.tune.trainable import counts
 
@@ -38,6 +39,7 @@ def needed_mb(model: Any, rows: int, width: int, dtype: torch.dtype, recomputed:
     config, trained_too, width = model.config, 30 if dtype.itemsize < 4 else 24, width + virtual_tokens(model)
     weights = sum(held(parameter).numel() * (dtype.itemsize + trained_too * parameter.requires_grad)
                   for parameter in model.parameters())
+    weights += sum(buffer.nbytes for buffer in model.buffers()) + packed.largest(model) * dtype.itemsize
     block, blocks = KEPT * config.hidden_size + 3 * config.num_attention_heads * width, config.num_hidden_layers
     each = blocks * config.hidden_size + block if recomputed else blocks * block
     return PROCESS_MB + weights / 1e6, rows * width * each * dtype.itemsize / 1e6

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trimtune.errors import TrimtuneError
 from trimtune.store import link_tree
 from trimtune.tasks.text_classification import HEADS
-from trimtune.tune import parallel, vocabulary
+from trimtune.tune import packed, parallel, vocabulary
 from trimtune.tune.optimizer import Masters
 from trimtune.tune.parallel import ALONE, Team
 
@@ -70,8 +70,8 @@ class Learning:
 
 
 def counts(model: torch.nn.Module) -> dict[str, int]:
-    """Parameters of the model and those of them that learn."""
-    return {"parameters": sum(parameter.numel() for parameter in model.parameters()),
+    """Parameters of the model, packed ones too, and those of them that learn."""
+    return {"parameters": packed.weights(model) + sum(parameter.numel() for parameter in model.parameters()),
             "trained_parameters": sum(parameter.numel() for parameter in trained(model).values())}
 
 
@@ -79,7 +79,8 @@ def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], 
          task: ModuleType, model_name: str) -> None:
     """Write a tuned model folder: the base's files, and what was learned.
 
-    A PEFT model leaves its adapter and head in `adapter/`, beside the untouched base; any other model leaves new weights.
+    A PEFT model leaves its adapter and head in `adapter/`, beside the untouched base; any other model leaves new weights. Where
+    the base was packed it leaves both: the adapter was learned beside the rounded weights, so these are its base.
 
     Args:
         values, originals: the trained parameters by name, float32: as learned, and as they were before the first step.
@@ -88,7 +89,10 @@ def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], 
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
-        link_tree(base, folder)
+        if packed.weights(model):
+            _write_weights(folder, base, task, packed.rounded(model))
+        else:
+            link_tree(base, folder)
         model.float()
         with torch.no_grad():
             for name, parameter in trained(model).items():
@@ -102,6 +106,13 @@ def save(folder: Path, base: Path, model: Any, values: dict[str, torch.Tensor], 
         _in_order(folder / task.ADAPTER / _SETTINGS)
         (folder / task.ADAPTER / _ADAPTER).chmod(0o644)  # readable to others, as its other files are
         return
+    _write_weights(folder, base, task, values)
+
+
+def _write_weights(folder: Path, base: Path, task: ModuleType, values: dict[str, torch.Tensor]) -> None:
+    """The base's files, with these values in the place of its weights of the same names."""
+    import torch
+
     link_tree(base, folder, skip=("artifact.json", WEIGHTS, "config.json", "generation_config.json"))  # these are written anew
     fresh = task.load_base(base)
     fresh_parameters = dict(fresh.named_parameters())
