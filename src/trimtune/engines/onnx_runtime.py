@@ -29,6 +29,7 @@ from trimtune.tasks import text_classification
 
 NUMERICS = {"text_classification": ("plain", "int8")}
 TASKS = tuple(NUMERICS)
+FORMAT = "onnx"
 TOLERANCE = {"plain": 1e-3}
 _GRAPH = "model.onnx"
 _LARGEST_BYTES = 2**31
