@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def before(source: Source, folder: Path, watch: Watch) -> tuple[list[LMHop], Non
     engine = source.row.candidate.engine.name
     allowed = lm_parity.allowed_of(engine, source.numerics, source.precision)
     with _recorded(source, folder, "model → engine", source.trimmed.folder, True) as compare:
-        hops.append(told(compare("model → engine", allowed, lm_answers.exported, folder / MODEL, engine), watch))
+        hops.append(told(compare("model → engine", allowed, lm_answers.exported, folder / MODEL, engine, fresh=True), watch))
     return hops, None
 
 
@@ -91,17 +91,16 @@ def _own(source: Source) -> dict[str, Any]:
 
 @contextmanager
 def _recorded(source: Source, folder: Path, name: str, *where: Any) -> Iterator[Callable[..., LMHop]]:
-    """A function that compares another side with a model folder's answers to the validation rows."""
+    """A function that compares another side with a model folder's answers to the validation rows, in their process or a fresh one."""
     rows = source.rows.validation
     split, max_length = Split(evenly(rows.rows, MAX_ROWS), evenly(rows.numbers, MAX_ROWS)), source.result.study.fit.max_length
 
-    def compare(hop: str, allowed: Allowed, open_: Callable[..., Any], *where: Any) -> LMHop:
-        with Worker() as worker:
-            found: LMHop = asked(hop, worker, lm_answers.compared, kept, hop, allowed, split, max_length, open_, *where)
+    def compare(hop: str, allowed: Allowed, open_: Callable[..., Any], *where: Any, fresh: bool = False) -> LMHop:
+        with Worker() if fresh else nullcontext(worker) as theirs:
+            found: LMHop = asked(hop, theirs, lm_answers.compared, kept, hop, allowed, split, max_length, open_, *where)
         return found
 
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", suffix=".logits", dir=folder.parent) as place:
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", suffix=".logits", dir=folder.parent) as place, Worker() as worker:
         kept = Path(place) / "kept"
-        with Worker() as worker:
-            asked(name, worker, lm_answers.record, kept, split, max_length, lm_answers.model, *where)
+        asked(name, worker, lm_answers.record, kept, split, max_length, lm_answers.model, *where)
         yield compare
