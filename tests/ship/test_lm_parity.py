@@ -94,7 +94,7 @@ def test_each_prompts_log_likelihood_must_be_the_recorded_one() -> None:
     assert not lm_parity.compare_shipped(recorded, [(12.01, 6), (0.01, 2), (30.0, 9)]).passed
     assert not lm_parity.compare_shipped(recorded, [(float("nan"), 6), (0.01, 2), (30.0, 9)]).passed
     assert not lm_parity.compare_shipped(recorded, [(12.0, 6), (0.01, 3), (30.0, 8)]).passed
-    assert "9 of 2" in lm_parity.compare_shipped(recorded, recorded[::2][:1] + [(0.01, 3)]).note
+    assert "9 of 2" in lm_parity.compare_shipped(recorded, [recorded[0], (0.01, 3)]).note
 
 
 def test_what_an_engine_promises_decides() -> None:

@@ -91,7 +91,7 @@ def _own(source: Source) -> dict[str, Any]:
 
 @contextmanager
 def _recorded(source: Source, folder: Path, name: str, *where: Any) -> Iterator[Callable[..., LMHop]]:
-    """A function that compares another side with a model folder's answers to the validation rows, in their process or a fresh one."""
+    """A function that compares another side with a model folder's answers to the validation rows."""
     rows = source.rows.validation
     split, max_length = Split(evenly(rows.rows, MAX_ROWS), evenly(rows.numbers, MAX_ROWS)), source.result.study.fit.max_length
 

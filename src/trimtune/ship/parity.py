@@ -1,4 +1,4 @@
-"""The parity gate: what ships must answer as what was measured, hop by hop, on the user's own rows.
+"""The parity gate of classifiers: what ships must answer as what was measured, hop by hop, on the user's own rows.
 
     tuned → merged        max |Δlogit| ≤ 1e-3                      the adapter folded into the weights changes nothing
     tuned → plain peft    max |Δlogit| ≤ 1e-3                      the adapter folder on the base model, without trimtune
