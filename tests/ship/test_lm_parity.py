@@ -91,7 +91,9 @@ def test_the_first_clear_divergence_is_shown_before_one_in_the_balance() -> None
 def test_each_prompts_log_likelihood_must_be_the_recorded_one() -> None:
     recorded = [(12.0, 6), (0.01, 2), (30.0, 9)]
     assert lm_parity.compare_shipped(recorded, [(12.0005, 6), (0.01005, 2), (30.0, 9)]).passed
-    assert not lm_parity.compare_shipped(recorded, [(12.01, 6), (0.01, 2), (30.0, 9)]).passed
+    changed = lm_parity.compare_shipped(recorded, [(12.0, 6), (0.02, 2), (30.0, 9)])
+    assert not changed.passed
+    assert "(prompt 2, allowed 0.0001)" in str(changed)
     assert not lm_parity.compare_shipped(recorded, [(float("nan"), 6), (0.01, 2), (30.0, 9)]).passed
     assert not lm_parity.compare_shipped(recorded, [(12.0, 6), (0.01, 3), (30.0, 8)]).passed
     assert "9 of 2" in lm_parity.compare_shipped(recorded, [recorded[0], (0.01, 3)]).note
