@@ -65,14 +65,17 @@ def test_the_adapters_settings_are_what_vllm_reads(lm_bundle: Path) -> None:
     assert config["base_model_name_or_path"] == "stories260K"
 
 
-def test_it_answers_as_the_tuned_model_in_any_order(model: Generator, answers: list[str]) -> None:
+def test_it_answers_as_the_tuned_model_in_any_order(model: Generator, answers: list[str],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(model, Generator)
     assert model(PROMPTS, max_new=NEW) == answers
     assert model(PROMPTS[::-1], max_new=NEW) == answers[::-1]
     assert len(set(answers)) > 1
-    many = list(model.answers((PROMPTS[index % 5] for index in range(generator.CHUNK + 4)), max_new=1))
-    assert many[:5] == model(PROMPTS, max_new=1)
-    assert many[-4:] == [many[index % 5] for index in range(generator.CHUNK, generator.CHUNK + 4)]
+    monkeypatch.setattr(generator, "CHUNK", 3)
+    taken: list[str] = []
+    found = model.answers((taken.append(prompt) or prompt for prompt in PROMPTS), NEW)
+    assert (next(found), len(taken)) == (answers[0], 3), "a stream is answered as it comes"
+    assert [*found] == answers[1:]
 
 
 @pytest.mark.parametrize(("prompts", "says"), [
@@ -158,12 +161,14 @@ def test_virtual_tokens_and_rounded_weights_ship_too(lm_finished: Path, tmp_path
 
 @pytest.mark.parametrize("format_", ["peft", "merged"])
 def test_a_plain_folder_answers_without_trimtune(format_: str, lm_finished: Path, shared_data: Path, answers: list[str],
-                                                 tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+                                                 tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stories260K").symlink_to(shared_data / "models" / "stories260K")
-    found = bundles.ship(lm_finished, tmp_path / "mills", format_=format_)
+    assert main(["ship", str(lm_finished), "-o", "mills", "--format", format_, "--quiet"]) == 0
+    assert f"Shipped {lm_run.name_of('lora')} to mills as {format_}: " in capsys.readouterr().out
     names = set(tree(tmp_path / "mills"))
-    assert set(found["files"]) | {"README.md"} == names
+    assert {"README.md", "tokenizer.json", "chat_template.jinja"} <= names
     assert ("adapter_model.safetensors" in names, "model.safetensors" in names) == (format_ == "peft", format_ == "merged")
     assert not {"manifest.json", "engine.json"} & names
     card = (tmp_path / "mills" / "README.md").read_text()

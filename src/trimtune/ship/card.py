@@ -48,7 +48,7 @@ def _use(labels: tuple[str, ...]) -> str:
 def _readings(readings: dict[str, dict[str, Any]]) -> str:
     lines = ["| reading | value | interval | n |", "|---|---:|---|---:|"]
     for name, reading in readings.items():
-        unit = "" if reading["unit"] in ("", "fraction", "ratio") else f" {reading['unit']}"
+        unit = "" if reading["unit"] in ("", "1", "fraction", "ratio") else f" {reading['unit']}"
         absent = f"none: {reading['note'] or 'too few samples'}"
         value = absent if reading["value"] is None else f"{reading['value']:.4g}{unit}"
         known = reading["low"] is not None and reading["high"] is not None
