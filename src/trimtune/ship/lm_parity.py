@@ -207,7 +207,10 @@ def _perplexity(nll: float, counted: int) -> float:
 
 
 def parting(row: int, ids: Sequence[int], position: int, expected: int, given: int, tokenizer: Any) -> Divergence:
-    """A divergence in words: `ids` are the row's tokens, the place is before the one at `position`. Tokens are shown as the tokenizer writes them."""
+    """A divergence in words: `ids` are the row's tokens, the place is before the one at `position`.
+
+    Tokens are shown as the tokenizer writes them.
+    """
     text: str = tokenizer.decode(ids[:position])
     return Divergence(row=row, position=position, before=text if len(text) <= 60 else "…" + text[-60:],
                       expected=str(tokenizer.convert_ids_to_tokens(expected)), given=str(tokenizer.convert_ids_to_tokens(given)))
