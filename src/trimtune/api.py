@@ -12,6 +12,7 @@ from trimtune.records import Study
 from trimtune.results import Result
 
 if TYPE_CHECKING:
+    from trimtune.ship.generator import Generator
     from trimtune.ship.predictor import Predictor
 
 
@@ -84,8 +85,11 @@ def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: s
                        out=folder, task=task.replace("-", "_"), watch=watch)
 
 
-def load(bundle: str | Path, n_threads: int | None = None) -> Predictor:
-    """The predictor of a bundle, every file's hash checked: call it with a list of texts."""
+def load(bundle: str | Path, n_threads: int | None = None) -> Predictor | Generator:
+    """The predictor of a bundle, every file's hash checked: call it with a list of texts.
+
+    Of a language model it is a generator: call it with a list of prompts, and it gives the answers' texts.
+    """
     from trimtune.ship import bundle as bundles
 
     return bundles.load(bundle, n_threads)

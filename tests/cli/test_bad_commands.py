@@ -53,6 +53,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     "predict column of no file": (["predict", "full", "hello", "--column", "text"], "--column"),
     "predict unknown format": (["predict", "full", "hello", "--format", "xml"], "xml"),
     "predict table to a file": (["predict", "full", "hello", "--format", "table", "-o", "x.csv"], "table"),
+    "predict answers of no length": (["predict", "full", "hello", "--max-new-tokens", "0"], "0"),
+    "ship no run in another format": (["ship", "runs/none", "-o", "bundle", "--format", "merged"], "runs/none"),
     "predict over its input": (["predict", "full", "--file", "rows.csv", "-o", "rows.csv"], "input"),
     "explain unknown": (["explain", "lorra"], "lora"),
 }

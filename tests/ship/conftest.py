@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ship import lm_run
 
 from trimtune.engines._export import exported
 from trimtune.process import Worker
@@ -90,6 +91,29 @@ def bundle(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundles") / "bundle"
     ship(finished, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def lm_finished(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a small language model. Read only."""
+    return lm_run.make(tmp_path_factory.mktemp("lm") / "runs", shared_data / "models" / "stories260K")
+
+
+@pytest.fixture(scope="session")
+def lm_bundle(lm_finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ships from it, LoRA in float32. Read only: copy it to change it."""
+    from trimtune.ship.bundle import ship
+
+    out = tmp_path_factory.mktemp("lm_bundles") / "bundle"
+    ship(lm_finished, out)
+    return out
+
+
+@pytest.fixture
+def own_lm_run(lm_finished: Path, tmp_path: Path) -> Path:
+    """The run of a language model again, in files of its own."""
+    shutil.copytree(lm_finished.parent, tmp_path / "runs")
+    return tmp_path / "runs" / lm_run.RUN
 
 
 @pytest.fixture

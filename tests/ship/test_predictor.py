@@ -88,4 +88,4 @@ def test_a_missing_text_is_named_by_its_line(predictor: Predictor, tmp_path: Pat
     path.write_text('{"text": "fine"}\n{"text": null}\n')
     source = stream.from_file(path, None, "text")
     with pytest.raises(TrimtuneError, match="line 2"):
-        list(stream.answered(predictor, source))
+        list(stream.answered(predictor, source).rows)

@@ -159,32 +159,29 @@ def report(run: o.RunFolder, open_: o.Open = None) -> None:
 
 
 @app.command()
-def ship(run: o.RunFolder, out: o.BundleOut, candidate: o.Named = None, quiet: o.Quiet = False, json: o.Json = False) -> None:
-    """Write a bundle that is proven to answer as what was measured.
+def ship(run: o.RunFolder, out: o.BundleOut, candidate: o.Named = None, format_: o.Shipped = "bundle", quiet: o.Quiet = False,
+         json: o.Json = False) -> None:
+    """Write a bundle, or another format, that is proven to answer as what was measured.
 
     Example: trimtune ship runs/helpdesk -o bundle/
+
+    Example: trimtune ship runs/helpdesk -o merged/ --format merged
     """
     from trimtune import screen
+    from trimtune.cli.shipping import show
     from trimtune.ship import bundle
 
     with screen.watching(quiet or json) as watch:
-        manifest = bundle.ship(run, out, candidate, watch)
+        manifest = bundle.ship(run, out, candidate, watch, format_)
     if json:
         return screen.print_json({"out": str(out), **manifest})
-    size = {name: (out / name).stat().st_size / 1e6 for name in manifest["files"]}
-    model = sum(mb for name, mb in size.items() if name.startswith(f"{bundle.MODEL}/"))
-    typer.echo(f"Shipped {manifest['candidate']} to {out}: {len(size) + 1} files, {sum(size.values()):.1f} MB, "
-               f"{model:.1f} MB of it the model that predicts.")
-    if manifest["adapter"]:
-        typer.echo(f"{out / bundle.ADAPTER} is the tuning in PEFT's format; predicting does without it.")
-    typer.echo(f"Try it: trimtune predict {out} \"a text\"")
-    return None
+    return show(manifest, out)
 
 
 @app.command()
 def predict(bundle: o.Bundle, texts: o.Texts = None, file: o.Rows = None, column: o.Column = None, format_: o.Shape = None,
-            out: o.AnswersOut = None, overwrite: o.Overwrite = False) -> None:
-    """Answer texts with a bundle. A file's rows keep their columns and get label and probability.
+            out: o.AnswersOut = None, overwrite: o.Overwrite = False, max_new: o.AnswerLength = None) -> None:
+    """Answer texts with a bundle. A file's rows keep their columns and get label and probability; of a language model an answer.
 
     Example: trimtune predict bundle/ "my invoice is wrong"
 
@@ -192,12 +189,12 @@ def predict(bundle: o.Bundle, texts: o.Texts = None, file: o.Rows = None, column
     """
     from trimtune.cli.predicting import predict as answer
 
-    answer(bundle, texts or [], file, column, format_, out, overwrite)
+    answer(bundle, texts or [], file, column, format_, out, overwrite, max_new)
 
 
 @app.command()
 def chat(folder: o.LanguageModel, system: o.System = "", max_new: o.MaxNew = 200) -> None:
-    """Talk with a tuned language model: its answers are streamed, greedily decoded. A pipe's lines are prompts.
+    """Talk with a bundle or a folder of a language model: answers are streamed, greedily decoded. A pipe's lines are prompts.
 
     Example: trimtune chat fitted/
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from trimtune.ship.generator import Generator, load
+from trimtune.ship.bundle import language_model
+from trimtune.ship.generator import Generator
 from trimtune.study.turns import ASSISTANT, Turn
 
 _HELP = "/reset forgets what was said, /system TEXT sets the system's words, /quit or Ctrl-D ends; Ctrl-C stops an answer."
@@ -64,13 +65,17 @@ class _Talk:
 
 
 def chat(folder: Path, system: str, max_new: int) -> None:
-    """Answer each line until the input ends. From a pipe, a line is a prompt and nothing else is printed."""
+    """Answer each line until the input ends. From a pipe, a line is a prompt and nothing else is printed.
+
+    Args:
+        folder: a bundle, or what a fit or an engine wrote.
+    """
     from transformers.utils import logging
 
     warnings.simplefilter("ignore")  # the libraries' own are for developers
     logging.disable_progress_bar()
     console, live = Console(stderr=True), sys.stdin.isatty()
-    talk = _Talk(load(folder), system, max_new, console)
+    talk = _Talk(language_model(folder), system, max_new, console)
     if live:
         kinds = {"chat": "a conversation", "pairs": "each line is a prompt by itself", "text": "each line is gone on with"}
         console.print(Text(f"{folder}: {kinds[talk.model.kind]}. {_HELP}", style="dim"))

@@ -26,10 +26,12 @@ Version = Annotated[bool, Option("--version", callback=_version, is_eager=True, 
 StudyFile = Annotated[Path, Argument(metavar="STUDY", help="The study file, such as study.yaml.")]
 RunFolder = Annotated[Path, Argument(metavar="RUN", help="A run folder, such as runs/helpdesk.")]
 Bundle = Annotated[Path, Argument(metavar="BUNDLE", help="A folder that `trimtune ship` wrote.")]
-LanguageModel = Annotated[Path, Argument(metavar="FOLDER", help="A folder that `trimtune tune --task causal-lm` wrote, or a "
-                                                              "run's tuned/METHOD.")]
+LanguageModel = Annotated[Path, Argument(metavar="FOLDER", help="A language model: a bundle, a folder that `trimtune tune` "
+                                                              "wrote, or a run's tuned/METHOD.")]
 System = Annotated[str, Option("--system", metavar="TEXT", help="What a conversation begins with.")]
-MaxNew = Annotated[int, Option("--max-new", min=1, help="Tokens after which an answer is cut.")]
+MaxNew = Annotated[int, Option("--max-new", "--max-new-tokens", min=1, help="Tokens after which an answer is cut.")]
+AnswerLength = Annotated[int | None, Option("--max-new-tokens", min=1, help="Tokens after which a language model's answer "
+                                                                            "is cut. [default: 200]")]
 Part = Annotated[str, Argument(metavar="NAME", help="A part, such as lora or int8.")]
 Texts = Annotated[list[str] | None, Argument(metavar="[TEXT]...", help="Texts; without any, each line of standard input.")]
 Data = Annotated[str, Argument(metavar="DATA", help="A CSV, TSV, JSONL or Parquet file, a hub id, or the bundled 'helpdesk'.")]
@@ -45,19 +47,23 @@ Save = Annotated[bool, Option("--save", help="Keep this choice: rewrite the run 
 Require = Annotated[list[str] | None, Option("--require", metavar="LIMIT", help="A limit, such as 'size_mb<=25'; may be "
                                                                                 "repeated. They replace the study's.")]
 Preferred = Annotated[Prefer | None, Option("--prefer", help="What decides among those inside the limits.")]
+Shipped = Annotated[str, Option("--format", metavar="FORMAT",
+                               help="`bundle`, `peft` (the adapter alone), `merged` (plain transformers weights), or what one of "
+                                    "the study's engines writes, such as onnx or openvino.")]
 Named = Annotated[str | None, Option("--candidate", metavar="NAME", help="Ship this one instead of the picked one.")]
 
 Shown = Annotated[int, Option("--rows", min=1, help="How many rows.")]
 
 StudyOut = Annotated[Path, Option("-o", "--out", metavar="FILE", help="The study file to write.")]
 BundleOut = Annotated[Path, Option("-o", "--out", metavar="FOLDER",
-                                   help="The bundle's folder: absent, empty, or a bundle to replace.")]
+                                   help="The folder to write: absent, empty, or a bundle to replace.")]
 FitOut = Annotated[Path, Option("-o", "--out", metavar="FOLDER", help="The fitted model's folder: absent or empty.")]
 AnswersOut = Annotated[Path | None, Option("-o", "--out", metavar="FILE", help="Write here instead of to standard output.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Let -o replace a file.")]
 Rows = Annotated[Path | None, Option("--file", "-f", metavar="FILE",
                                      help="Rows to answer: CSV, TSV, JSONL, Parquet, or a text per line.")]
-Column = Annotated[str | None, Option("--column", metavar="NAME", help="The text's column in --file. [default: the study's]")]
+Column = Annotated[str | None, Option("--column", metavar="NAME", help="The column of the texts or prompts in --file. "
+                                                                         "[default: the study's]")]
 Shape = Annotated[Format | None, Option("--format", help="[default: the file's; else table on a terminal, csv elsewhere]")]
 
 StudyName = Annotated[str | None, Option("--name", help="The study's name. [default: from the data's]")]

@@ -9,29 +9,36 @@ from pathlib import Path
 from trimtune.errors import TrimtuneError
 from trimtune.ship import bundle as bundles
 from trimtune.ship import stream
+from trimtune.ship.generator import MAX_NEW
+from trimtune.ship.manifest import read_manifest
+from trimtune.ship.predictor import Predictor
 
 _WIDE = 60
 
 
 def predict(bundle: Path, texts: list[str], file: Path | None, column: str | None, format_: stream.Format | None,
-            out: Path | None, overwrite: bool) -> None:
+            out: Path | None, overwrite: bool, max_new: int | None = None) -> None:
     """Answer and print. Everything that can be refused is refused before the model is loaded.
 
     Raises:
-        TrimtuneError: no texts, texts from two places, no such column, an output that exists.
+        TrimtuneError: no texts, texts from two places, no such column, an output that exists, a length of answers that are
+            labels.
     """
     _check(texts, file, column, format_, out)
-    bundles.read_manifest(bundle)
+    manifest = read_manifest(bundle)
+    if max_new is not None and "rendering" not in manifest:
+        raise TrimtuneError(f"--max-new-tokens {max_new}: {bundle} answers with labels.", "Only language models write answers.",
+                            "Leave it out.")
     if out is not None and out.exists() and not overwrite:
         with stream.whole(out, overwrite):
             pass
-    predictor = bundles.load(bundle)
-    usual = predictor.manifest["data"]["text"]
+    model = bundles.load(bundle)
+    usual = manifest["data"]["text"]
     source = stream.from_file(file, column, usual) if file else stream.from_texts(texts or sys.stdin)
-    found = stream.answered(predictor, source)
+    found = stream.answered(model, source, max_new or MAX_NEW)
     chosen = format_ or _usual_format(file, out)
     if chosen == "table":
-        _print_table(source, found)
+        _print_table(source, found, isinstance(model, Predictor))
     elif out is None:
         stream.write(found, source.columns, chosen, sys.stdout)
     else:
@@ -65,14 +72,15 @@ def _usual_format(file: Path | None, out: Path | None) -> stream.Format:
     return "table"
 
 
-def _print_table(source: stream.Source, found: stream.Answers) -> None:
+def _print_table(source: stream.Source, found: stream.Answers, labels: bool) -> None:
     from rich.text import Text
 
     from trimtune import screen
     from trimtune.cli import tables
 
-    table = tables.plain_table("label", "probability", "text", right=("probability",))
-    for cells, one in found:
+    table = tables.plain_table(*found.names[:2], "text", right=("probability",))
+    for cells, values in found.rows:
+        answer = [Text(str(values[0])), Text(f"{values[1]:.1%}")] if labels else [Text(values[0])]
         text = str(cells[source.text])
-        table.add_row(Text(one.label), f"{one.probability:.1%}", Text(text[:_WIDE] + ("…" if len(text) > _WIDE else "")))
+        table.add_row(*answer, Text(text[:_WIDE] + ("…" if len(text) > _WIDE else "")))
     screen.results().print(table)

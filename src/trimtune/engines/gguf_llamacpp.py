@@ -43,6 +43,7 @@ from trimtune.trim._model_folder import write_beside
 
 NUMERICS = {"causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
+FORMAT = "gguf"
 TOLERANCE = {"plain": 0.25, "fp32": 0.25, "fp16": 0.25}
 _EXACT = 1e-3
 """allowed |Δlogit| of F32 files where llama.cpp computes in float32 throughout: not in GPT-2, whose GELU is a float16 table"""

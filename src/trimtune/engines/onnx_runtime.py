@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 NUMERICS = {"text_classification": ("plain", "int8"), "causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
+FORMAT = "onnx"
 TOLERANCE = {"plain": 1e-3}
 _GRAPH = "model.onnx"
 _LARGEST_BYTES = 2**31

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 NUMERICS = {"text_classification": ("plain", "int8"), "causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
+FORMAT = "openvino"
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
 _GRAPH = "model.xml"
 _HINT = {"fp32": "f32", "bf16": "bf16"}

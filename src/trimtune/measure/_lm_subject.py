@@ -80,15 +80,30 @@ def subject_of(task: ModuleType, folder: Path, rows: Path, max_length: int, read
     """The test rows as this folder's tokenizer reads them, then what `opened` loads, so that memory counts only that."""
     tokenizer, test = task.load_tokenizer(folder), language.load(rows).test
     inputs = task.inputs(tokenizer, test, max_length, "test", **reading)
-    rendering = task.rendered(tokenizer, **reading)
-    asked: dict[Row, list[int]] = {}
-    for index, row in enumerate(test.rows):
-        asked.setdefault(language.prompt(row) or row, []).append(index)
-    groups = {test.numbers[index]: group for group, indices in enumerate(asked.values()) for index in indices}
+    rendering, asked = task.rendered(tokenizer, **reading), _asked(test)
     prompts = [Prompt(rendering.asked(turns, "test"), as_text(turns), [test.rows[index][-1].content for index in indices])
                for turns, indices in asked.items() if turns[-1].role != TEXT]
     ends, loaded = task.ends(rendering) if prompts else set(), opened()
     short = [prompt for prompt in prompts if len(prompt.tokens) <= min(max_length, loaded.run.context - 1)]
     starts = [prompt.tokens for prompt in short or prompts] or [ids[:max(1, len(ids) // 2)] for ids in inputs.ids]
-    return LMSubject(folder, loaded, tokenizer, inputs, groups, short, max_length, len(prompts) - len(short),
+    return LMSubject(folder, loaded, tokenizer, inputs, _groups(test, asked), short, max_length, len(prompts) - len(short),
                      starts, ends)
+
+
+def scored_subject(task: ModuleType, folder: Path, decoder: Decoder, tokenizer: PreTrainedTokenizerBase, test: language.Split,
+                   max_length: int, reading: dict[str, Any]) -> LMSubject:
+    """A decoder that is loaded already, with rows to be scored and no prompts to answer."""
+    inputs, loaded = task.inputs(tokenizer, test, max_length, "test", **reading), Loaded(decoder, 0.0, False)
+    return LMSubject(folder, loaded, tokenizer, inputs, _groups(test, _asked(test)), [], max_length, 0, [], set())
+
+
+def _asked(test: language.Split) -> dict[Row, list[int]]:
+    """Each distinct prompt, and the places of its rows in the split."""
+    asked: dict[Row, list[int]] = {}
+    for index, row in enumerate(test.rows):
+        asked.setdefault(language.prompt(row) or row, []).append(index)
+    return asked
+
+
+def _groups(test: language.Split, asked: dict[Row, list[int]]) -> dict[int, int]:
+    return {test.numbers[index]: group for group, indices in enumerate(asked.values()) for index in indices}

@@ -5,13 +5,12 @@
     model/            the engine's files and the tokenizer: all that predicting needs
     adapter/          PEFT's own format, where the method has one: for plain peft and transformers
 
-It is built in a hidden folder beside `out` and renamed when every hop of the gate was passed; nothing is left otherwise.
+It is built in a hidden folder beside `out` and renamed when every hop of the gate was passed; nothing is left otherwise. So are
+the folders of other formats (`ship/formats.py`), which hold one kind of file alone.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -20,32 +19,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from trimtune import parts
 from trimtune.errors import TrimtuneError
 from trimtune.process import Watch, threads
+from trimtune.ship import generator
+from trimtune.ship.generator import Generator
+from trimtune.ship.manifest import MANIFEST, MODEL, check, listing
 from trimtune.ship.predictor import Predictor
-from trimtune.store import sha256
-
-FORMAT = 1
-MANIFEST, CARD, MODEL, ADAPTER = "manifest.json", "README.md", "model", "adapter"
-_NO_HASH = "0" * 64
+from trimtune.study import language
 
 
-def ship(run_folder: Path, out: Path, candidate: str | None = None, watch: Watch | None = None) -> dict[str, Any]:
+def ship(run_folder: Path, out: Path, candidate: str | None = None, watch: Watch | None = None,
+         format_: str = "bundle") -> dict[str, Any]:
     """Write the bundle of a run's picked candidate, or of the named one, into `out`; its manifest.
 
+    Args:
+        format_: `bundle`, or another of `ship/formats.py`; of `peft` and `merged` what is returned is not written.
+
     Raises:
-        TrimtuneError: nothing to ship, or `out` holds something that isn't an untouched bundle.
+        TrimtuneError: nothing to ship in this format, or `out` holds something that isn't an untouched bundle.
         ParityFailed: a hop of the gate failed, with its name and figures; nothing was written.
     """
-    from trimtune.ship.build import build
-    from trimtune.ship.source import open_run
+    from trimtune.ship import formats
+    from trimtune.ship.source import open_run, read_result
 
     watch = watch or (lambda event: None)
     replaces = _may_write(out)
-    source = open_run(run_folder, candidate)
+    result = read_result(run_folder)
+    build, row = formats.chosen(format_, result, candidate)
+    source = open_run(run_folder, result, row)
     out.parent.mkdir(parents=True, exist_ok=True)
     new, old = (out.parent / f".{out.name}.{os.getpid()}.{word}" for word in ("new", "old"))
     try:
@@ -63,84 +68,53 @@ def ship(run_folder: Path, out: Path, candidate: str | None = None, watch: Watch
     return manifest
 
 
-def load(folder: str | Path, n_threads: int | None = None) -> Predictor:
-    """The predictor of a bundle, after every file's hash was compared.
+def load(folder: str | Path, n_threads: int | None = None) -> Predictor | Generator:
+    """The predictor of a bundle, of a language model its generator, after every file's hash was compared.
 
     Args:
         folder: where the bundle lies; it may have been moved.
         n_threads: cores to use; all that the process may use by default.
 
     Raises:
-        TrimtuneError: no bundle, a changed, missing or added file (named), or an engine that isn't installed here.
+        TrimtuneError: no bundle, a changed, missing or added file (named), an engine that isn't installed here, or prompts
+            that would be rendered differently than in training.
     """
     folder = Path(folder).expanduser()
     manifest = check(folder)
-    name = manifest["engine"]["name"]
-    engine, task = parts.load("engine", name, str(folder)), parts.load("task", manifest["task"], str(folder))
-    reason = engine.available()
-    if reason:
-        raise TrimtuneError(f"The bundle {folder} needs the engine '{name}', which isn't available here: {reason}.",
-                            "A bundle runs on the engine that it was measured on.", "Install it, or ship another candidate.")
+    engine, task = _engine(folder, manifest), parts.load("task", manifest["task"], str(folder))
     with _hushed():
+        if task.rows is language:
+            return generator.of_bundle(folder, manifest, engine, n_threads or threads())
         tokenizer = task.load_tokenizer(folder / MODEL)
         run = engine.load(folder / MODEL, n_threads or threads())
     return Predictor(run, partial(task.encode, tokenizer, max_length=manifest["max_length"]), manifest)
 
 
-def check(folder: Path) -> dict[str, Any]:
-    """The manifest of an intact bundle. Hidden files (.git, .DS_Store) are let be; any other addition is refused.
+def language_model(folder: Path) -> Generator:
+    """The language model of a bundle, or of a folder that a fit or an engine wrote.
 
     Raises:
-        TrimtuneError: naming the file that is missing, changed or added.
+        TrimtuneError: as `load`; or the folder holds none.
     """
-    manifest = read_manifest(folder)
-    for name, digest in manifest["files"].items():
-        if not (folder / name).is_file():
-            raise _broken(folder, f"{name} is missing")
-        if sha256(folder / name) != digest:
-            raise _broken(folder, f"{name} was changed: its sha256 isn't the manifest's")
-    added = sorted(set(listing(folder, hidden=False)) - set(manifest["files"]) - {MANIFEST})
-    if added:
-        raise _broken(folder, f"{added[0]} was added" + (f", and {len(added) - 1} more" if len(added) > 1 else ""))
-    return manifest
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest alone, its own hash compared."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        what = f"{folder} is no bundle: it has no {MANIFEST}." if folder.is_dir() else f"There is no bundle {folder}."
-        raise TrimtuneError(what, "A bundle is a folder that `trimtune ship` wrote.",
-                            "Make one: trimtune ship runs/NAME -o bundle/")
-    content = path.read_bytes()
-    try:
-        manifest = json.loads(content)
-        own = manifest["sha256"]
-        known = manifest["format"]
-    except (ValueError, KeyError, TypeError):
-        raise _broken(folder, f"{MANIFEST} was changed: it is no manifest of trimtune any more") from None
-    if not isinstance(own, str) or hashlib.sha256(content.replace(own.encode(), _NO_HASH.encode())).hexdigest() != own:
-        raise _broken(folder, f"{MANIFEST} was changed: its sha256 isn't the one that it carries")
-    if known != FORMAT:
-        raise TrimtuneError(f"The bundle {folder} has format {known}.", f"This trimtune reads format {FORMAT}.",
-                            f"Use the trimtune that it was made by: {manifest.get('trimtune')}.")
-    found: dict[str, Any] = manifest
+    folder = folder.expanduser()
+    if not (folder / MANIFEST).is_file():
+        with _hushed():
+            return generator.load(folder)
+    found = load(folder)
+    if not isinstance(found, Generator):
+        raise TrimtuneError(f"{folder} is a bundle of {found.manifest['task']}: it answers with labels.",
+                            "Allowed here: a language model.", f'Ask it with: trimtune predict {folder} "a text"')
     return found
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write `manifest` with the hash of every file in `folder` and of its own text; what was written."""
-    files = {name: sha256(folder / name) for name in listing(folder, hidden=True) if name != MANIFEST}
-    text = json.dumps({**manifest, "files": files, "sha256": _NO_HASH}, indent=1, ensure_ascii=False, allow_nan=False)
-    own = hashlib.sha256(text.encode()).hexdigest()
-    (folder / MANIFEST).write_bytes(text.replace(_NO_HASH, own).encode())
-    return {**manifest, "files": files, "sha256": own}
-
-
-def listing(folder: Path, hidden: bool) -> list[str]:
-    """Relative paths of the files below `folder`, with forward slashes."""
-    names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
-    return [name.as_posix() for name in names if hidden or not any(part.startswith(".") for part in name.parts)]
+def _engine(folder: Path, manifest: dict[str, Any]) -> ModuleType:
+    name = manifest["engine"]["name"]
+    engine = parts.load("engine", name, str(folder))
+    reason = engine.available()
+    if reason:
+        raise TrimtuneError(f"The bundle {folder} needs the engine '{name}', which isn't available here: {reason}.",
+                            "A bundle runs on the engine that it was measured on.", "Install it, or ship another candidate.")
+    return engine
 
 
 @contextmanager
@@ -175,9 +149,3 @@ def _may_write(out: Path) -> bool:
         raise TrimtuneError(f"The bundle {out} holds {own[0]}, which isn't the bundle's own.",
                             "A bundle is replaced only when nothing else lies in it.", f"Move that away. {do}")
     return True
-
-
-def _broken(folder: Path, what: str) -> TrimtuneError:
-    return TrimtuneError(f"The bundle {folder} isn't what was shipped: {what}.",
-                         "Every file must be as its manifest says: what predicts is what was measured.",
-                         "Copy the bundle again from where it came from, or ship it anew: trimtune ship runs/NAME -o bundle/")

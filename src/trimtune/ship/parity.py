@@ -1,4 +1,4 @@
-"""The parity gate: what ships must answer as what was measured, hop by hop, on the user's own rows.
+"""The parity gate of classifiers: what ships must answer as what was measured, hop by hop, on the user's own rows.
 
     tuned → merged        max |Δlogit| ≤ 1e-3                      the adapter folded into the weights changes nothing
     tuned → plain peft    max |Δlogit| ≤ 1e-3                      the adapter folder on the base model, without trimtune
@@ -17,11 +17,11 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from trimtune import parts
 from trimtune.errors import StepFailed
-from trimtune.process import threads
+from trimtune.process import Watch, Worker, threads
 from trimtune.records import Record
 from trimtune.ship.predictor import logits_of, softmax
 
@@ -66,10 +66,17 @@ class Hop(Record):
                 f"{self.allowed_agreement:.0%})")
 
 
+class Judged(Protocol):
+    """A hop of any task: its name and figures as text, and whether they are allowed."""
+
+    @property
+    def passed(self) -> bool: ...
+
+
 class ParityFailed(StepFailed):
     """Shipping was refused: the answers changed on the way. Nothing was written."""
 
-    def __init__(self, hop: Hop) -> None:
+    def __init__(self, hop: Judged) -> None:
         super().__init__(f"The parity gate refused to ship. {hop}. Nothing was written.\n"
                          "What ships must answer as what was measured.\nShip another candidate with --candidate NAME.")
         self.hop = hop
@@ -130,11 +137,25 @@ def compare_shipped(measured_NC: np.ndarray, shipped_NC: np.ndarray, labels_M: S
                passed=difference <= SHIPPED_TOLERANCE and agreement >= allowed_agreement)
 
 
-def demand(hop: Hop) -> Hop:
-    """The hop itself, or ParityFailed with its name and figures."""
+def told(hop: Judged, watch: Watch) -> Any:
+    """The hop itself, once its figures were told to whoever watches.
+
+    Raises:
+        ParityFailed: it failed, with its name and figures.
+    """
+    watch({"kind": "note" if hop.passed else "warning", "text": f"parity {hop}"})
     if not hop.passed:
         raise ParityFailed(hop)
     return hop
+
+
+def asked(hop: str, worker: Worker, *call: Any, **arguments: Any) -> Any:
+    """A call in the worker; what can't even be loaded or run is a hop that failed."""
+    try:
+        return worker.call(*call, **arguments)
+    except StepFailed as failure:
+        raise StepFailed(f"The parity gate refused to ship. {hop}: {failure.cause}. Nothing was written.",
+                         failure.detail) from None
 
 
 def evenly(rows: Sequence[Any], most: int = MAX_ROWS) -> list[Any]:
@@ -158,15 +179,29 @@ def model_logits(folder: Path, task: str, texts: list[str], max_length: int, mer
     return _torch_logits(module.load_model(folder, merge=merge), module, module.load_tokenizer(folder), texts, max_length)
 
 
-def plain_peft_logits(base: Path, adapter: Path, task: str, labels: int, texts: list[str], max_length: int) -> np.ndarray:
-    """Logits [N, C] of an adapter on the base model by peft and transformers alone, as somebody without trimtune has them."""
+def plain_peft_logits(base: Path, adapter: Path, task: str, labels: int, texts: list[str], max_length: int,
+                      tokenizer: Path | None = None) -> np.ndarray:
+    """Logits [N, C] of an adapter on the base model by peft and transformers alone, as somebody without trimtune has them.
+
+    Args:
+        tokenizer: the folder of its files; None takes the base's.
+    """
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
     module = parts.load("task", task)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels, dtype="float32", use_safetensors=True)
     model = PeftModel.from_pretrained(model, str(adapter)).eval()
-    return _torch_logits(model, module, module.load_tokenizer(base), texts, max_length)
+    return _torch_logits(model, module, module.load_tokenizer(tokenizer or base), texts, max_length)
+
+
+def plain_logits(folder: Path, task: str, texts: list[str], max_length: int) -> np.ndarray:
+    """Logits [N, C] of a folder by transformers alone."""
+    from transformers import AutoModelForSequenceClassification
+
+    module = parts.load("task", task)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="float32", use_safetensors=True).eval()
+    return _torch_logits(model, module, module.load_tokenizer(folder), texts, max_length)
 
 
 def engine_logits(folder: Path, engine: str, task: str, texts: list[str], max_length: int) -> np.ndarray:

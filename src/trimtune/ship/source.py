@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from trimtune import parts
 from trimtune.errors import TrimtuneError, unknown
 from trimtune.records import Artifact
 from trimtune.results import Result, Row
 from trimtune.store import Store
-from trimtune.study import data
+from trimtune.study.kept import Rows
 
 RESULT = "result.json"
 
@@ -25,7 +27,8 @@ class Source:
     tuned: Artifact
     trimmed: Artifact
     runnable: Artifact
-    rows: data.Rows
+    rows: Rows[Any]
+    """of the study, as its task reads them"""
     rows_sha256: dict[str, str]
     """file of the split rows → sha256"""
 
@@ -60,17 +63,12 @@ def read_result(run_folder: Path) -> Result:
                             "Run the study again: it reuses every step and writes the file anew.") from None
 
 
-def open_run(run_folder: Path, candidate: str | None) -> Source:
-    """The picked candidate of a run, or the named one, with its artifacts verified against their hashes.
+def open_run(run_folder: Path, result: Result, row: Row) -> Source:
+    """A candidate of a run, with its artifacts verified against their hashes.
 
     Raises:
-        TrimtuneError: no such candidate, none picked, not measured, or a store that lacks what the run made.
+        TrimtuneError: a store that lacks what the run made.
     """
-    result = read_result(run_folder)
-    if result.study.task != "text_classification":
-        raise TrimtuneError(f"{run_folder} is a study of {result.study.task}.", "Bundles are made of text classification so far.",
-                            f"Take a folder in {run_folder / 'tuned'}, in PEFT's layout; `trimtune chat` talks with it.")
-    row = _row(result, candidate)
     store_folder = run_folder.resolve().parent / ".store"
     if not store_folder.is_dir():
         raise TrimtuneError(f"The store {store_folder} is gone, and with it the model files of {run_folder}.",
@@ -84,10 +82,16 @@ def open_run(run_folder: Path, candidate: str | None) -> Source:
     rows = next((one for one in [*_ancestors(store, runnable, row), *ancestors] if (one.folder / "facts.json").is_file()), None)
     if tuned is None or rows is None:
         raise _lacking(row, "its fit" if tuned is None else "its rows")
-    return Source(result, row, tuned, trimmed, runnable, data.load(rows.folder), rows.files)
+    reader: Any = parts.load("task", result.study.task).rows
+    return Source(result, row, tuned, trimmed, runnable, reader.load(rows.folder), rows.files)
 
 
-def _row(result: Result, candidate: str | None) -> Row:
+def row_of(result: Result, candidate: str | None) -> Row:
+    """The picked candidate, or the named one.
+
+    Raises:
+        TrimtuneError: no such candidate, none picked, or one that wasn't measured.
+    """
     measured = [row.name for row in result.rows if row.status == "measured"]
     name = candidate or result.choice.picked
     if name is None:

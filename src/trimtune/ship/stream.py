@@ -10,17 +10,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import tee
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 from trimtune.errors import TrimtuneError
-from trimtune.ship.predictor import Prediction, Predictor
+from trimtune.ship.generator import MAX_NEW, Generator
+from trimtune.ship.predictor import Predictor
 from trimtune.study.tables import open_table
 from trimtune.study.text_file import lines, shown
 
 Format = Literal["csv", "jsonl", "table"]
-Answers = Iterator[tuple[Sequence[Any], Prediction]]
 PLAIN = (".txt", ".text", "")
 """files whose lines are the texts"""
+
+
+_IN_CSV = 2
+"""values of an answer that a table has room for"""
+
+
+class Answers(NamedTuple):
+    """Each row's cells with the values that answer it, and what these are called."""
+
+    names: tuple[str, ...]
+    rows: Iterator[tuple[Sequence[Any], tuple[Any, ...]]]
 
 
 @dataclass(frozen=True)
@@ -76,28 +87,39 @@ def from_file(path: Path, column: str | None, usual: str) -> Source:
     return Source(table.columns, rows(), index)
 
 
-def answered(predictor: Predictor, source: Source) -> Answers:
+def answered(model: Predictor | Generator, source: Source, max_new: int = MAX_NEW) -> Answers:
     """Each row with its answer, in order, without holding more than a chunk of them."""
     kept, asked = tee(source.rows)
-    return zip(kept, predictor.stream(str(cells[source.text]) for cells in asked), strict=True)
+    if isinstance(model, Predictor):
+        labels = model.stream(str(cells[source.text]) for cells in asked)
+        return Answers(("label", "probability", "probabilities"), (
+            (cells, (one.label, one.probability, one.probabilities)) for cells, one in zip(kept, labels, strict=True)))
+    said = model.answers((cells[source.text] for cells in asked), max_new)
+    return Answers(("answer",), ((cells, (one,)) for cells, one in zip(kept, said, strict=True)))
 
 
 def write(found: Answers, columns: Sequence[str], format_: Format, file: IO[str]) -> int:
-    """Write answers as CSV (label, probability) or JSONL (all probabilities too); the number of rows."""
-    label, probability, probabilities = (_free(name, columns) for name in ("label", "probability", "probabilities"))
+    """Write answers as CSV (label, probability; or answer) or JSONL (all probabilities too); the number of rows."""
+    names = [_free(name, columns) for name in found.names]
     table = csv.writer(file, lineterminator="\n")
     if format_ == "csv":
-        table.writerow([*columns, label, probability])
+        table.writerow([*columns, *names[:_IN_CSV]])
     count = 0
-    for cells, one in found:
+    for cells, values in found.rows:
         count += 1
         if format_ == "csv":
-            table.writerow([*cells, one.label, f"{one.probability:.6f}"])
+            table.writerow([*map(_cell, cells), *(f"{value:.6f}" if isinstance(value, float) else value
+                                                  for value in values[:_IN_CSV])])
         else:
             row = {name: cell for name, cell in zip(columns, cells, strict=True) if cell is not None}
-            row |= {label: one.label, probability: one.probability, probabilities: one.probabilities}
+            row |= dict(zip(names, values, strict=True))
             file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
     return count
+
+
+def _cell(value: Any) -> Any:
+    """A list or a mapping, such as a conversation, as JSON: a CSV cell that can be read again."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
 
 
 @contextmanager

@@ -218,6 +218,10 @@ class Rendering:
             notes.append(f"padding is written as {end}, and left out by its place: the end of an answer is learned all the same")
         return notes
 
+    def facts(self) -> dict[str, str]:
+        """By what a rendering is told from another: `kind`, what is `learned`, the hash of the `template`, "" for none."""
+        return {"kind": self.kind, "learned": self.loss, "template": digest(self.template) if self.template else ""}
+
     def _shorter(self, row: Row, at: str, max_length: int) -> tuple[list[int], list[bool]] | None:
         system, rest = (row[:1], row[1:]) if row[0].role == "system" else ((), row)
         for start in range(2, len(rest), 2):
