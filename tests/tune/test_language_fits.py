@@ -68,8 +68,7 @@ def test_every_method_learns_and_its_folder_answers_alike(language, method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("double", [False, True])
-def test_a_quantized_fit_leaves_the_base_that_it_was_tuned_on(language, tmp_path, double):
+def test_a_quantized_fit_leaves_the_base_that_it_was_tuned_on(language, tmp_path):
     """In plain peft the folder answers as the fit did in memory, and a fit that paused leaves the same bytes."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -77,7 +76,7 @@ def test_a_quantized_fit_leaves_the_base_that_it_was_tuned_on(language, tmp_path
     from trimtune.tune import nf4, trainable
 
     study, _, base, rows = language
-    asked = use("qlora", double_quantization=double)
+    asked = use("qlora")
     straight = Fits(asked, study, base, rows, Store(tmp_path / "a"))(3e-3, 0)
     fit_at = Fits(asked, study, base, rows, Store(tmp_path / "b"))
     fit_at(3e-3, 0, 1)

@@ -99,6 +99,14 @@ def test_bytes_really_shrink_and_a_cast_leaves_them(folder):
     assert not [name for name in model.state_dict() if "packed" in name or "codes" in name], "nor kept in checkpoints"
 
 
+def test_nothing_holds_the_checkpoint_that_was_packed(folder):
+    """One tensor of a mapped file keeps all of its pages resident."""
+    base = task.load_base(folder)
+    before = {parameter.untyped_storage().data_ptr() for parameter in base.parameters()}
+    model = qlora.prepare(base, qlora.Config(), "CAUSAL_LM")
+    assert not before & {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+
 def test_the_memory_forecast_knows_the_packed_bytes(folder):
     from trimtune.tune.methods import lora
     from trimtune.tune.trainable import counts

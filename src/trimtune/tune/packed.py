@@ -36,6 +36,9 @@ def pack(model: Any, double: bool) -> int:
                     done[child] = _layer()(child, isinstance(child, Conv1D), double)
                     child.weight = None  # or all of them would be held until the last one is packed
                 setattr(parent, name, done[child])
+    for parameter in model.parameters() if done else ():
+        # transformers maps the checkpoint's file, and whoever holds one tensor of it holds every page that was read
+        parameter.data = parameter.data.clone()
     return len(done)
 
 

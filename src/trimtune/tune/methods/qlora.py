@@ -14,9 +14,9 @@ The tuned model is what was tuned: its folder holds the base as NF4 rounds it, i
 PEFT's format, so that merging, engines and plain peft see the numbers that the adapter was learned on. The adapter does not
 belong to the base before rounding. The file is no smaller for it: that is what the trims are for.
 
-Loading passes through float32, so a fit's memory is never less than the base's own in float32. Refuses a model without plain
-linear layers (`nn.Linear`, GPT-2's Conv1D); experts held as one tensor stay as they are. On a GPU bitsandbytes unpacks if it is
-installed; that has not run on one yet.
+A checkpoint in float32 is read from its file layer by layer; one in another format becomes float32 first, so that fit needs four
+bytes per weight once, before its first step. Refuses a model without plain linear layers (`nn.Linear`, GPT-2's Conv1D); experts
+held as one tensor stay as they are. On a GPU bitsandbytes unpacks if it is installed; that has not run on one yet.
 """
 
 from __future__ import annotations
