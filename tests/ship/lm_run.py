@@ -23,7 +23,7 @@ from trimtune.tasks._base import base_of, reading_of
 RUN = "mills"
 TEMPLATE = ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
             "{% if add_generation_prompt %}assistant: {% endif %}")
-PRECISION = {"lora": "fp32", "prefix": "fp32", "full": "bf16"}
+PRECISION = {"lora": "fp32", "prefix": "fp32", "full": "bf16", "qlora": "fp32"}
 _NAMES, _FOODS = ("The Mill", "Blue Spice", "The Eagle", "Cotto", "Aromi"), ("English", "French", "Indian", "Italian", "fast")
 
 
@@ -37,7 +37,7 @@ def name_of(kind: str) -> str:
 
 
 def make(runs: Path, model: Path) -> Path:
-    """The run folder: lora (picked) and prefix in float32, full in bf16."""
+    """The run folder: lora (picked), prefix and qlora in float32, full in bf16."""
     runs.mkdir(parents=True)
     (runs / "chat.jinja").write_text(TEMPLATE, encoding="utf-8")
     for name, rows in (("train", pairs()[:8]), ("validation", pairs()[8:18]), ("test", [*pairs()[18:], pairs()[18]])):
@@ -74,12 +74,23 @@ def make(runs: Path, model: Path) -> Path:
     return runs / RUN
 
 
+def _round(weights: Path) -> None:
+    """What QLoRA hands on: a base that is not the study's any more, so that its adapter doesn't fit that one."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = {name: (tensor * 16).round() / 16 for name, tensor in load_file(weights).items()}
+    weights.unlink()
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
 def _save(folder: Path, *, rows: language.Rows) -> dict[str, Any]:
     language.save(rows, folder)
     return language.summary(rows)
 
 
 def _tuned(folder: Path, *, base: Path, kind: str, reading: dict[str, Any]) -> dict[str, Any]:
-    language_models.tuned_folder(base, kind, folder)
+    language_models.tuned_folder(base, "lora" if kind == "qlora" else kind, folder)
+    if kind == "qlora":
+        _round(folder / "model.safetensors")
     (folder / "rendering.json").write_text(json.dumps(reading), encoding="utf-8")
     return {}

@@ -152,6 +152,9 @@ def test_virtual_tokens_and_rounded_weights_ship_too(lm_finished: Path, tmp_path
     assert "vLLM can't serve this adapter: it serves LoRA only" in (tmp_path / "prefix" / "README.md").read_text()
     config = json.loads((tmp_path / "prefix" / "model" / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "stories260K"
+    qlora = bundles.ship(lm_finished, tmp_path / "qlora", lm_run.name_of("qlora"))
+    assert [hop["name"] for hop in qlora["parity"]] == ["tuned → merged", "model → engine", "measured → bundle"]
+    assert qlora["adapter"] is None, "plain peft would put it on another base"
     full = bundles.ship(lm_finished, tmp_path / "full", lm_run.name_of("full"))
     assert [hop["name"] for hop in full["parity"]] == ["model → engine", "measured → bundle"]
     assert full["adapter"] is None
@@ -192,7 +195,8 @@ def test_the_bundles_card_tells_how_peft_loads_it(lm_bundle: Path, shared_data: 
 
 
 @pytest.mark.parametrize(("kind", "format_", "says"), [
-    ("full", "peft", "has no adapter"), ("prefix", "merged", "virtual tokens"),
+    ("full", "peft", "has no adapter"), ("qlora", "peft", "qlora changes the model's own weights"),
+    ("prefix", "merged", "virtual tokens"),
     ("lora", "onnx", "the study measured no lora"), ("lora", "pickle", "unknown format 'pickle'")])
 def test_a_format_that_cannot_be_is_refused_with_the_reason(kind: str, format_: str, says: str, lm_finished: Path,
                                                             tmp_path: Path) -> None:

@@ -70,8 +70,8 @@ def _copy(source: Source, folder: Path) -> None:
     for name in source.runnable.files:
         (folder / MODEL / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.runnable.folder / name, folder / MODEL / name)
-    if (source.tuned.folder / ADAPTER).is_dir():
-        shutil.copytree(source.tuned.folder / ADAPTER, folder / ADAPTER)
+    if source.adapter:
+        shutil.copytree(source.adapter, folder / ADAPTER)
     for adapter in (folder / ADAPTER, folder / MODEL / ADAPTER):
         if adapter.is_dir():
             adapters.name_base(adapter, source.result.study.model)

@@ -34,13 +34,15 @@ def facts(source: Source) -> dict[str, Any]:
 def before(source: Source, folder: Path, watch: Watch) -> tuple[list[LMHop], None]:
     """The hops up to the engine."""
     hops, base = [], locate(source.result.study.model)
-    adapter = folder / ADAPTER
-    if adapter.is_dir():
+    learned, adapter = source.tuned.folder / ADAPTER, folder / ADAPTER
+    if learned.is_dir():
         with _recorded(source, folder, "tuned → plain peft", source.tuned.folder, False) as compare:
-            if adapters.can_merge(adapter):
+            if adapters.can_merge(learned):
                 hops.append(told(compare("tuned → merged", EXACT, lm_answers.model, source.tuned.folder, True), watch))
-            reading = lm_answers.read(source.tuned.folder)
-            hops.append(told(compare("tuned → plain peft", EXACT, lm_answers.plain_peft, base, adapter, base, reading), watch))
+            if source.adapter:
+                reading = lm_answers.read(source.tuned.folder)
+                plain = compare("tuned → plain peft", EXACT, lm_answers.plain_peft, base, adapter, base, reading)
+                hops.append(told(plain, watch))
     engine = source.row.candidate.engine.name
     allowed = lm_parity.allowed_of(engine, source.numerics, source.precision)
     with _recorded(source, folder, "model → engine", source.trimmed.folder, True) as compare:

@@ -22,14 +22,15 @@ def adapter(source: Source, folder: Path, watch: Watch) -> dict[str, Any]:
     """Write a candidate's adapter (head included), its tokenizer and a card.
 
     Raises:
-        TrimtuneError: its method keeps no adapter.
+        TrimtuneError: its method keeps no adapter, or one that belongs to other weights than the study's model (qlora).
         ParityFailed: plain peft answers otherwise.
     """
-    if not (source.tuned.folder / ADAPTER).is_dir():
-        raise TrimtuneError(f"--format peft: {source.row.name} has no adapter; {source.row.candidate.method.label} changes the "
-                            "model's own weights.", "Allowed: candidates of methods that keep one, such as lora.",
+    if source.adapter is None:
+        raise TrimtuneError(f"--format peft: {source.row.name} has no adapter of the study's model; "
+                            f"{source.row.candidate.method.label} changes the model's own weights.",
+                            "Allowed: candidates of methods that keep one, such as lora.",
                             "Take --format merged, or another candidate with --candidate.")
-    shutil.copytree(source.tuned.folder / ADAPTER, folder)
+    shutil.copytree(source.adapter, folder)
     adapters.name_base(folder, source.result.study.model)
     with Worker() as worker:
         worker.call(_write_tokenizer, folder, source.tuned.folder, source.result.study.task)

@@ -12,8 +12,10 @@ from trimtune import parts
 from trimtune.errors import TrimtuneError, unknown
 from trimtune.records import Artifact
 from trimtune.results import Result, Row
+from trimtune.ship.manifest import ADAPTER
 from trimtune.store import Store
 from trimtune.study.kept import Rows
+from trimtune.study.model import WEIGHTS
 
 RESULT = "result.json"
 
@@ -31,6 +33,8 @@ class Source:
     """of the study, as its task reads them"""
     rows_sha256: dict[str, str]
     """file of the split rows → sha256"""
+    adapter: Path | None
+    """what the fit learned beside the study's own model; None where it changed that model's weights"""
 
     @property
     def numerics(self) -> str:
@@ -83,7 +87,9 @@ def open_run(run_folder: Path, result: Result, row: Row) -> Source:
     if tuned is None or rows is None:
         raise _lacking(row, "its fit" if tuned is None else "its rows")
     reader: Any = parts.load("task", result.study.task).rows
-    return Source(result, row, tuned, trimmed, runnable, reader.load(rows.folder), rows.files)
+    same_base = any(one.step == "base" and one.files[WEIGHTS] == tuned.files.get(WEIGHTS) for one in ancestors)
+    kept = tuned.folder / ADAPTER if same_base and (tuned.folder / ADAPTER).is_dir() else None
+    return Source(result, row, tuned, trimmed, runnable, reader.load(rows.folder), rows.files, kept)
 
 
 def row_of(result: Result, candidate: str | None) -> Row:
