@@ -20,6 +20,7 @@ from trimtune.errors import TrimtuneError
 from trimtune.records import Limit, Study, Use
 from trimtune.study import limits, read
 from trimtune.study.schema import schema
+from trimtune.study.uses import able
 
 SCHEMA = Draft202012Validator(schema())
 FOLDER = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -102,12 +103,12 @@ def _uses(kind: str, configs: dict[str, Any]) -> st.SearchStrategy[list[Any]]:
     def entry(name: str) -> st.SearchStrategy[Any]:
         settings_of = st.fixed_dictionaries({}, optional=configs.get(name, {}))
         return st.one_of(st.just(name), st.just(name.replace("_", "-")), settings_of.map(lambda given: {name: given}))
-    return st.lists(st.sampled_from(parts.names(kind)), min_size=1, max_size=3, unique=True).flatmap(
+    return st.lists(st.sampled_from(able(kind, parts.names(kind), "text_classification")), min_size=1, max_size=3, unique=True).flatmap(
         lambda names: st.tuples(*map(entry, names)).map(list))
 
 
 STUDIES = st.fixed_dictionaries(
-    {"name": st.from_regex(r"[a-z][a-z0-9_-]{0,20}x", fullmatch=True), "data": st.just("helpdesk"),
+    {"name": st.from_regex(r"[a-z][a-z0-9_-]{0,20}yx", fullmatch=True), "data": st.just("helpdesk"),
      "engine": st.just(["torch_eager"])},
     optional={
         "tune": _uses("method", {"lora": {"r": st.integers(1, 64), "dropout": st.floats(0, 0.9)}}),
