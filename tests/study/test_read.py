@@ -103,7 +103,8 @@ def _uses(kind: str, configs: dict[str, Any]) -> st.SearchStrategy[list[Any]]:
     def entry(name: str) -> st.SearchStrategy[Any]:
         settings_of = st.fixed_dictionaries({}, optional=configs.get(name, {}))
         return st.one_of(st.just(name), st.just(name.replace("_", "-")), settings_of.map(lambda given: {name: given}))
-    return st.lists(st.sampled_from(able(kind, parts.names(kind), "text_classification")), min_size=1, max_size=3, unique=True).flatmap(
+    names_ = able(kind, parts.names(kind), "text_classification")
+    return st.lists(st.sampled_from(names_), min_size=1, max_size=3, unique=True).flatmap(
         lambda names: st.tuples(*map(entry, names)).map(list))
 
 
