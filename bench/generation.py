@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -25,7 +26,7 @@ from lm import SHAPES
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trimtune import parts
-from trimtune.engines._decoding import generate
+from trimtune.engines._decoding import Decoder, generate
 from trimtune.measure import _machine
 from trimtune.process import threads
 
@@ -101,9 +102,13 @@ def prepared(asked: argparse.Namespace, home: Path) -> tuple[dict[str, Callable[
             folder.mkdir()
             part.export(folder, base, {}, numerics, [], 128, "causal_lm")
             decoder = part.load(folder, threads())
-            ways[name] = lambda prompts, decoder=decoder: [answer.tokens for answer in generate(decoder, prompts, (), NEW)]
+            ways[name] = partial(answered, decoder)
             sizes[name] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     return ways, sizes, lacking
+
+
+def answered(decoder: Decoder, prompts: list[list[int]]) -> list[list[int]]:
+    return [answer.tokens for answer in generate(decoder, prompts, (), NEW)]
 
 
 def same(one: list[list[int]], other: list[list[int]]) -> float:

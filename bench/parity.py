@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-import trimtune
+from trimtune import api
 from trimtune.errors import StepFailed
 from trimtune.measure import _machine
 from trimtune.ship.bundle import ship
@@ -64,7 +64,7 @@ def small_gpt2(tokenizer: Path, home: Path, data: dict[str, str]) -> Path:
     GPT2LMHeadModel(GPT2Config(n_embd=128, n_layer=4, n_head=4, n_positions=512)).save_pretrained(base)
     AutoTokenizer.from_pretrained(tokenizer).save_pretrained(base)
     out = home / "gpt2-trained"
-    trimtune.tune(data["train"], model=str(base), method="full", learning_rate=1e-3, epochs=4, task="causal-lm", out=out)
+    api.tune(data["train"], model=str(base), method="full", learning_rate=1e-3, epochs=4, task="causal-lm", out=out)
     return out
 
 
@@ -74,7 +74,7 @@ def hops(model: Path, data: dict[str, str], home: Path, name: str) -> list[list[
              "trim": ["none", "int8", "int4"], "fit": {"epochs": 1, "max_length": 320},
              "engine": ["torch_eager", "openvino_ir", "onnx_runtime", "gguf_llamacpp"],
              "budget": {"trials": 1, "seeds": 1, "minutes": 10}}
-    result, table = trimtune.run(study, runs=home / "runs"), []
+    result, table = api.run(study, runs=home / "runs"), []
     for row in result.rows:
         if row.status != "measured":
             table.append([row.name, f"{row.status}: {row.cause}"])
