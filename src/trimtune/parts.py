@@ -76,6 +76,12 @@ def source_hash(kind: str, name: str) -> str:
 
 
 @cache
+def shared_hash(kind: str) -> str:
+    """Hash of the files that a kind's room shares between its parts, for steps of other rooms that run them."""
+    return _hash(sorted(Path(_package(kind).__path__[0]).glob("_*.py")))
+
+
+@cache
 def room_hash(room: str) -> str:
     """Hash of the files that lie directly in a room of the package."""
     return _hash(sorted(Path(__file__).parent.joinpath(room).glob("*.py")))

@@ -33,7 +33,8 @@ def _facts(row: Row, compared: Compared) -> str:
     ends = [end for end in (found.low, found.high) if end is not None] if found else []
     low, high = (percent(end) if quality(compared) == "accuracy" else figure(end) for end in ends) if len(ends) == 2 else ("", "")
     interval = f" (95% interval {low} to {high})" if low else ""
-    rest = [f"{figure(value)} {unit}" for reading, unit in (("latency_p50_ms", "ms per row"), ("size_mb", "MB"))
+    per = "ms per row" if quality(compared) == "accuracy" else "ms per answer"
+    rest = [f"{figure(value)} {unit}" for reading, unit in (("latency_p50_ms", per), ("size_mb", "MB"))
             if (value := row.value(reading)) is not None]
     return ", ".join([f"{said(compared, row.name)}{interval}", *rest])
 

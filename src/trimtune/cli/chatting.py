@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from trimtune.errors import TrimtuneError
 from trimtune.ship.bundle import language_model
 from trimtune.ship.generator import Generator
 from trimtune.study.turns import ASSISTANT, Turn
@@ -46,7 +47,12 @@ class _Talk:
     def _answer(self, text: str) -> None:
         asked = self.model.turn(text)
         chat = self.model.kind == "chat"
-        said = [Turn(_SYSTEM, self.system)] * bool(chat and self.system) + [*self.turns * chat, asked]
+        first = [Turn(_SYSTEM, self.system)] * bool(chat and self.system)
+        said = [*first, *self.turns * chat, asked]
+        while not self.model.has_room(tuple(said)) and len(said) > len(first) + 1:
+            del self.turns[:2]
+            said = [*first, *self.turns, asked]
+            self._note("The oldest question and its answer are forgotten: the model can hold no more.")
         answer, stopped = "", False
         try:
             for piece in self.model.stream(tuple(said), self.max_new):
@@ -54,6 +60,9 @@ class _Talk:
                 print(piece, end="", flush=True)
         except KeyboardInterrupt:
             stopped = True
+        except TrimtuneError as error:
+            self._note(str(error))
+            return
         print(flush=True)
         if stopped:
             self._note("Stopped.")

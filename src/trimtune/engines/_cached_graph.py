@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from trimtune.engines import _decoding
-from trimtune.engines._torch_decoder import TorchDecoder
+from trimtune.engines._torch_decoder import TorchDecoder, window_of
 from trimtune.errors import TrimtuneError
 from trimtune.trim._model_folder import base_of
 
@@ -119,7 +119,7 @@ def traceable(module: torch.nn.Module, engine: str) -> torch.nn.Module:
         raise TrimtuneError(f"{engine}: {type(base).__name__} takes no {', no '.join(lacking)}.",
                             "Language models are exported here that take " + ", ".join(_NEEDED) + " (Llama-like, GPT-2-like).",
                             "Use torch_eager for it.")
-    window = getattr(base.config, "sliding_window", None)
+    window = window_of(base.config)
     if window and window < positions_of(module):
         raise TrimtuneError(f"{engine}: {type(base).__name__} sees a window of {window} tokens only.",
                             "Language models are exported here whose tokens see all that came before.", "Use torch_eager for it.")

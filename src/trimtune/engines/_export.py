@@ -7,6 +7,7 @@ from typing import Any
 
 from trimtune import parts
 from trimtune.errors import Unavailable
+from trimtune.process import place
 from trimtune.records import Artifact, Candidate, Study
 from trimtune.store import Store
 from trimtune.trim._chain import numerics
@@ -27,7 +28,7 @@ def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study
         raise Unavailable(reason)
     shared = {"config": engine.config, "numerics": wanted, "max_length": study.fit.max_length, "task": study.task}
     arguments = {**shared, "engine": engine.name, "source": model.folder, "rows": rows.folder}
-    return store.step("engine", engine.name, _export, arguments, config=shared, parents=(model, rows),
+    return store.step("engine", engine.name, _export, arguments, config={**shared, **place()}, parents=(model, rows),
                       code=parts.source_hash("engine", engine.name) + parts.source_hash("task", study.task))
 
 

@@ -8,11 +8,12 @@ being rounded by blocks as well, so no row depends on its neighbors. Embeddings,
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.engines import _cached_graph, _graph
-from trimtune.errors import StepFailed
+from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.tasks import causal_lm
 from trimtune.trim._model_folder import base_of, write_beside
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 GRAPH = "model.onnx"
+_LARGEST_BYTES = 2**31
 _BITS = {"int8": 8, "int4": 4}
 _BLOCK = 32
 _INT8_SUMS = 4
@@ -62,9 +64,11 @@ def export(folder: Path, source: Path, numerics: str, opset: int, tolerance: flo
         session: opens an inference session of a file.
 
     Raises:
+        TrimtuneError: 2 GB of weights or more.
         StepFailed: the float32 graph answers differently than PyTorch.
     """
     module: Any = causal_lm.load_model(source, attention="eager")
+    refuse_large(module)
     past, positions = _cached_graph.past_of(module), _cached_graph.positions_of(module)
     graph, path = _traced(module, past, opset), folder / GRAPH
 
@@ -76,11 +80,18 @@ def export(folder: Path, source: Path, numerics: str, opset: int, tolerance: flo
     difference = checked(tolerance)
     if numerics != "plain":
         path.write_bytes(_packed(graph, _BITS[numerics]).SerializeToString())
-        difference = checked(math.inf)
+        difference = checked(sys.float_info.max)
     _cached_graph.write_past(folder, past)
     base_of(module).config.save_pretrained(folder)
     write_beside(base_of(module), source, folder, causal_lm)
     return {"precision": "fp32" if numerics == "plain" else numerics, "positions": positions, "difference": difference}
+
+
+def refuse_large(module: Any) -> None:
+    """Raises TrimtuneError for weights of 2 GB and more, which would end in the file format's own words after minutes."""
+    if sum(parameter.nbytes for parameter in module.parameters()) >= _LARGEST_BYTES:
+        raise TrimtuneError("onnx_runtime: the model has 2 GB of weights or more.", "One ONNX file holds less than 2 GB.",
+                            "Use torch_eager or openvino_ir for it.")
 
 
 def load(folder: Path, session: Any) -> _cached_graph.GraphDecoder:

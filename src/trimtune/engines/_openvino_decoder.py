@@ -6,7 +6,7 @@ one token in and one row of logits out. The cache is held in the graph's own pre
 
 from __future__ import annotations
 
-import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +64,11 @@ def export(openvino: Any, folder: Path, source: Path, numerics: str, precision: 
     difference = _cached_graph.checked(decoder("fp32"), module, tolerance, "openvino_ir")
     if numerics != "plain":
         graph = _packed(graph, numerics)
-        difference = _cached_graph.checked(decoder("fp32"), module, math.inf, "openvino_ir")
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         precision, milliseconds = _decoding.fastest({name: decoder(name) for name in _HINT}, vocabulary, max_length)
+    if (numerics, precision) != ("plain", "fp32"):
+        difference = _cached_graph.checked(decoder(precision), module, sys.float_info.max, "openvino_ir")
     openvino.save_model(graph, folder / GRAPH, compress_to_fp16=precision == "bf16")
     _cached_graph.write_past(folder, past)
     base_of(module).config.save_pretrained(folder)

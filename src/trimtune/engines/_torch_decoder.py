@@ -44,8 +44,7 @@ class TorchDecoder:
         self.virtual: int = settings.num_virtual_tokens if settings and settings.is_prompt_learning else 0
         config = self._base.config
         self._positions: int = getattr(config, "max_position_embeddings", None) or sys.maxsize
-        window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
-        self._window: int | None = window if self.virtual else None
+        self._window: int | None = window_of(config) if self.virtual else None
         self._takes = inspect.signature(self._base.forward).parameters
         self._cache: Any = None
         self._mask_BS: Any = None
@@ -109,9 +108,15 @@ class TorchDecoder:
         return out.logits[:, -1].float().numpy()
 
 
+def window_of(config: Any) -> int | None:
+    """Tokens that each token of a model sees at most; None: all before it."""
+    found: int | None = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
+    return found
+
+
 def export(folder: Path, source: Path, precision: str, max_length: int) -> dict[str, Any]:
     """Write config, weights, adapter and tokenizer; facts: `precision`, `difference` (|Δlogit| between decoding with the cache
-    and without, float32) and `milliseconds` [a prefill, 8 tokens after it] of what was timed.
+    in it and passes without one in float32) and `milliseconds` [a prefill, 8 tokens after it] of what was timed.
 
     Raises:
         StepFailed: an architecture that can't be decoded so.
@@ -120,9 +125,12 @@ def export(folder: Path, source: Path, precision: str, max_length: int) -> dict[
     decoder, vocabulary = TorchDecoder(module), base_of(module).config.vocab_size
     difference = _decoding.check(decoder, decoder, vocabulary, _TOLERANCE, "torch_eager")
     milliseconds: dict[str, list[float]] = {}
-    if precision == "auto":
+    if precision != "fp32":
         decoders = {"fp32": decoder, "bf16": TorchDecoder(_cast(copy.deepcopy(module), "bf16"))}
-        precision, milliseconds = _decoding.fastest(decoders, vocabulary, max_length)
+        if precision == "auto":
+            precision, milliseconds = _decoding.fastest(decoders, vocabulary, max_length)
+        if precision == "bf16":
+            difference = _decoding.check(decoders["bf16"], decoder, vocabulary, sys.float_info.max, "torch_eager")
     write(_cast(module, precision), source, folder, task=causal_lm)
     return {"precision": precision, "difference": difference, "milliseconds": milliseconds}
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.engines import _graph, _onnx_decoder
-from trimtune.errors import StepFailed, TrimtuneError
+from trimtune.errors import StepFailed
 from trimtune.tasks import text_classification
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ TASKS = tuple(NUMERICS)
 FORMAT = "onnx"
 TOLERANCE = {"plain": 1e-3}
 _GRAPH = "model.onnx"
-_LARGEST_BYTES = 2**31
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -65,9 +64,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
                            packed="plain" if numerics == "plain" else "packed", **facts)
     # eager attention: SDPA is exported with a guard against NaN around each softmax, which costs time and is never needed here
     model = text_classification.load_model(source, attention="eager")
-    if sum(parameter.nbytes for parameter in model.parameters()) >= _LARGEST_BYTES:
-        raise TrimtuneError("onnx_runtime: the model has 2 GB of weights or more.", "One ONNX file holds less than 2 GB.",
-                            "Use torch_eager or openvino_ir for it.")
+    _onnx_decoder.refuse_large(model)
     path = folder / _GRAPH
     graph = _traced(model, opset, max_length)
     path.write_bytes(graph.SerializeToString())

@@ -7,9 +7,10 @@ of another maker, or where installing OpenVINO (180 MB) costs more than the mill
 
 `precision: auto` times float32 and bf16 at export, with 1 and 32 rows, and writes the faster into engine.json. A float32 graph
 stores float32 weights, |Δlogit| ≤ 1e-3 against PyTorch; a bf16 graph stores float16 weights (half the size, and still
-finer than bf16), |Δlogit| ≤ 0.25. int8 is NNCF's post-training quantization for transformers: weights int8 per output channel,
-activations int8 by ranges seen on training rows (static), SmoothQuant and bias correction; a row's logits don't depend on
-its neighbors. What stays in floating point runs in the measured precision.
+finer than bf16), |Δlogit| ≤ 0.25 (of a language model recorded, and judged by `ship` through perplexity and next tokens).
+int8 is NNCF's post-training quantization for transformers: weights int8 per output channel, activations int8 by ranges seen on
+training rows (static), SmoothQuant and bias correction; a row's logits don't depend on its neighbors. What stays in floating
+point runs in the measured precision.
 
 A language model's graph keeps its cache of keys and values as state: logits_BKV at the K places asked for. Its int8 (a scale
 per output channel) and int4 (a scale per 64 weights; embeddings and output layer int8) are weights alone, by NNCF, without

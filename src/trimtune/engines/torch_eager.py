@@ -8,7 +8,8 @@ when latency counts: engines that fuse a graph's operators are mostly faster.
 
 `precision: auto` times float32 and bf16 forwards at export, with 1 and 32 rows (of a language model a prompt and its next
 tokens), and writes the faster into engine.json; weights are stored in it. float32: |Δlogit| ≤ 1e-3; bf16 (8 significant
-bits): |Δlogit| ≤ 0.25, the same labels but for near ties.
+bits): |Δlogit| ≤ 0.25, the same labels but for near ties; of a language model it is recorded, and the gate of `ship` judges
+its perplexity and next tokens.
 int8: linear layers hold int8 weights per output channel and quantize activations per tensor and batch (uint8), so a row's logits
 depend a little on its neighbors; embeddings are int8 per row, a quarter of their size, at no loss that shows beside the
 layers'; attention, layer norms and the head stay float32. All in safetensors: weights int8 with float32 scales, packed for the

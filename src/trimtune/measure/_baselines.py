@@ -44,7 +44,7 @@ def _scored(entry: Baseline, study: Study, base: Artifact, rows: Artifact, store
     if speaks:
         asked = {name: dict(configs.get(name, {})) for name in ("answers", "perplexity")}
         config |= {"reading": reading_of(study, rows), "configs": asked}
-        code += "".join(parts.source_hash("measure", name) for name in asked)
+        code += "".join(parts.source_hash("measure", name) for name in asked) + parts.shared_hash("engine")
     made = store.step("baseline", entry.name, _lm_baselines.run if speaks else _race.run,
                       {**config, "baseline": entry.name, "base": base.folder, "rows": rows.folder}, config=config,
                       parents=(base, rows), code=code)

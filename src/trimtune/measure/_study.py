@@ -38,9 +38,10 @@ def references(configs: Mapping[str, dict[str, Any]], base: Artifact, task: str,
         if not hasattr(parts.load("measure", name), "reference"):
             continue
         shared = {"config": config, "task": task, "max_length": max_length}
+        code = parts.source_hash("measure", name) + parts.source_hash("task", task) + parts.shared_hash("engine")
         try:
             made = store.step("reference", name, _refer, {**shared, "measure": name, "base": base.folder}, config=shared,
-                              parents=(base,), code=parts.source_hash("measure", name) + parts.source_hash("task", task))
+                              parents=(base,), code=code)
             found[name] = json.loads((made.folder / _FILE).read_text(encoding="utf-8"))
         except StepFailed as failure:
             found[name] = {"lacking": f"the untuned model can't be measured: {failure.cause}"}

@@ -66,7 +66,8 @@ def shown(result: Result) -> tuple[str, ...]:
     """The readings that the main table has columns for."""
     asked = {"format_valid"} & {name for row in result.rows for name in row.readings}
     asked |= {limit.reading for limit in result.study.require}
-    return tuple(name for name in _SHOWN[metric(result)] if name not in _WHERE_ASKED or name in asked)
+    usual = tuple(name for name in _SHOWN[metric(result)] if name not in _WHERE_ASKED or name in asked)
+    return usual + tuple(name for name in sorted(asked) if name not in usual)
 
 
 def inside_limits(result: Result, row: Row) -> bool:

@@ -93,6 +93,10 @@ class Generator:
         """What a user says, as this model's rows have it."""
         return Turn(TEXT if self.kind == TEXT else USER, text)
 
+    def has_room(self, turns: Row) -> bool:
+        """Whether an answer to these turns can begin: the model holds them and one token more."""
+        return len(self._rendering.asked(turns)) < self.decoder.context
+
     def stream(self, turns: Row, max_new: int = MAX_NEW) -> Iterator[str]:
         """The answer to a conversation that ends with the user's turn, piece by piece as it is written."""
         tokens: list[int] = []
@@ -115,12 +119,16 @@ def load(folder: Path) -> Generator:
     """The language model of a tuned or an exported folder.
 
     Raises:
-        TrimtuneError: the folder holds none.
+        TrimtuneError: the folder holds none, or its engine isn't installed.
     """
     folder = folder.expanduser()
     reading = _reading(folder)
     if (folder / _graph.NOTES).is_file():
-        decoder = parts.load("engine", _graph.noted(folder)["engine"]).load(folder, threads())
+        engine = parts.load("engine", _graph.noted(folder)["engine"], str(folder))
+        if lacking := engine.available():
+            raise TrimtuneError(f"{folder} needs an engine that isn't available here: {lacking}.",
+                                "An exported folder runs on the engine that wrote it.", "Install it, or take the tuned folder.")
+        decoder = engine.load(folder, threads())
     else:
         from trimtune.engines._torch_decoder import TorchDecoder
 

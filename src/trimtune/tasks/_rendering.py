@@ -63,8 +63,9 @@ class Rendering:
     def encode(self, split: Split, max_length: int, name: str) -> Encoded:
         """Every row of a split, none longer than `max_length` tokens.
 
-        A text that is longer is cut into pieces, of which each but the last is full. A conversation that is longer loses its
-        oldest questions and answers, whole; what is still longer is left out. `notes` counts both and names rows.
+        A text that is longer is cut into pieces, of which each but the last is full; a single token left over is dropped.
+        A conversation that is longer loses its oldest questions and answers, whole; what is still longer is left out. `notes`
+        counts both and names rows.
 
         Args:
             name: of the split, for messages.
@@ -82,7 +83,7 @@ class Rendering:
             whole, longest = len(ids) <= max_length, max(longest, len(ids))
             if not whole and self.kind == "text":
                 pieces = [(ids[start:start + max_length], learned[start:start + max_length])
-                          for start in range(0, len(ids), max_length)]
+                          for start in range(0, len(ids) - 1, max_length)]  # a single token at the end foretells nothing
             else:
                 kept = self._shorter(row, at, max_length) if not whole else (ids, learned)
                 pieces = [kept] if kept else []

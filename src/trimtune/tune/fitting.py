@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
+from trimtune.errors import TrimtuneError
 from trimtune.process import emit
 from trimtune.tasks._inputs import READING
 from trimtune.tune import (
@@ -56,6 +57,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
         feed, validation = token_feeds(model, part, base, splits, max_length, reading, packing_, batch_size)
     else:
         feed, validation = feature_feeds(model, features_, splits)
+    refuse_long(model, max([*feed.lengths, *validation.lengths]))
     learning = Learning(model, feed.tokens | validation.tokens, precision.dtype("fp32" if on_features else precision_), team)
     if features_ is not None and not on_features:
         feed, validation = boundary.feeds(model, features_, settings.top_layers(config_), feed, validation)
@@ -81,14 +83,19 @@ def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed
              attention: str = "eager") -> torch.nn.Module:
     """The base model made ready by the method, in float32, with the generators seeded: its new weights follow from the seed."""
     set_seed(seed)
-    base_model = _quiet(part.load_base(base, "eager" if attention == softmax.NAME else attention))
+    base_model: Any = _quiet(part.load_base(base, "eager" if attention == softmax.NAME else attention))
     if attention == softmax.NAME:
         softmax.use(base_model)
     gelu.fuse(base_model)
     first_token.narrow(base_model)
     if hasattr(part, "split_off"):
         part.split_off(base_model)
+    output = base_model.get_output_embeddings()
     model: torch.nn.Module = method.prepare(base_model, config, part.PEFT_TASK)
+    if base_model.get_output_embeddings() is not output:
+        raise TrimtuneError(f"{method.__name__.rsplit('.', 1)[-1]}: its targets include the output layer.",
+                            "The layers below it can be adapted; fits compute the output layer in pieces.",
+                            "Leave it out of targets, or write all-linear.")
     dropout.quicken(model, seed)
     fused_lora.fuse(model, seed)
     return model
@@ -125,6 +132,19 @@ def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_r
             parameter.copy_(learned[name])
     module.eval().requires_grad_(False)
     return facts
+
+
+def refuse_long(model: Any, longest: int) -> None:
+    """Raises TrimtuneError where a row has more tokens than the model has positions: an index error, or rotary angles that
+    it never saw.
+    """
+    held = getattr(model.config, "max_position_embeddings", None) or longest
+    virtual = memory.virtual_tokens(model)
+    if longest + virtual > held:
+        beside = f" and {virtual} virtual ones" if virtual else ""
+        raise TrimtuneError(f"The longest row has {longest} tokens{beside}; the model has {held} positions.",
+                            "Rows are as long as fit.max_length lets them be.",
+                            f"Set fit.max_length to {held - virtual} or less.")
 
 
 def rows_at_once(model: Any, batch_size: int, feed: Feed, validation: Feed, precision_: str) -> int:
