@@ -112,6 +112,8 @@ def test_what_is_too_long_is_cut_whole_or_left_out_and_said(tokenizer: Any) -> N
     assert found.numbers == [2] * (len(found) - 1) + [3]
     assert any("1 row longer than 8 tokens were cut" in note or "cut into pieces: 2" in note for note in found.notes)
 
+    assert [len(ids) for ids in encoded(text, len(whole) - 1, long).ids] == [len(whole) - 1], "one token alone foretells nothing"
+
     talk = Rendering(tokenizer, "chat", CHATML)
     last = len(talk.tokens((TALK[0], *TALK[3:]))[0])
     found = encoded(talk, last, TALK)

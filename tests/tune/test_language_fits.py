@@ -256,3 +256,18 @@ def test_a_prefix_is_padded_where_others_are_packed(unlike):
 def test_a_forecast_can_be_made_of_packed_rows(unlike):
     study, store, base, rows = unlike
     assert forecast.of(use("top_k_layers", k=1), study, base, rows, store)["fit_minutes"] > 0
+
+
+def test_an_adapted_output_layer_is_refused(language):
+    with pytest.raises(TrimtuneError, match="targets include the output layer"):
+        fed(language, "lora", targets=["lm_head"])
+
+
+@pytest.mark.parametrize(("method", "virtual"), [("full", 0), ("prefix", 9)])
+def test_rows_longer_than_the_model_has_positions_are_refused(language, method, virtual):
+    model, *_ = fed(language, method, **({"virtual_tokens": virtual} if virtual else {}))
+    held = model.config.max_position_embeddings - virtual
+    fitting.refuse_long(model, held)
+    with pytest.raises(TrimtuneError, match="positions") as caught:
+        fitting.refuse_long(model, held + 1)
+    assert caught.value.do == f"Set fit.max_length to {held} or less."
