@@ -41,6 +41,14 @@ def test_two_lines_are_enough(tmp_path: Path) -> None:
     assert "torch_eager" in [use.name for use in found.engine]
 
 
+def test_an_engine_that_costs_much_runs_only_if_named(tmp_path: Path) -> None:
+    text = "name: mail\ndata: helpdesk\ntask: causal-lm\n"
+    names = {use.name for use in study(tmp_path, text).engine}
+    assert "torch_eager" in names
+    assert "torch_compiled" not in names
+    assert [use.name for use in study(tmp_path, text + "engine: [torch-compiled]\n").engine] == ["torch_compiled"]
+
+
 def test_short_forms(tmp_path: Path) -> None:
     found = study(tmp_path, """
         name: mail
