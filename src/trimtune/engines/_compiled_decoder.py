@@ -3,9 +3,8 @@
     keys, values [B, H, L, D] of every layer; L a multiple of 64; slot s holds token s, slots not yet written are masked
     step: logits_BV = compiled(token [B, 1], mask [B, L], position [B, 1], slot [1], cache), which writes its slot in place
 
-L and B are symbols of the graph, so two graphs serve everything: one for a single row, one for more. A cache that grew by each
-token, as other graphs have it, is copied whole at every step. A third graph, or a fourth, would be for a width of another kind;
-more is refused, since torch would quietly go on uncompiled.
+L and B are symbols of the graph, so two graphs serve everything: one for a single row, one for more. A few more
+are allowed; beyond them a call fails, where torch would quietly go on uncompiled and be measured as compiled.
 """
 
 from __future__ import annotations
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 _BLOCK = 64
 """slots by which the cache grows: copied so seldom, and masked places cost little"""
 _GRAPHS = 4
+_CHECKED = (_decoding.LENGTHS, (5,))
+"""lengths of the rows, once for each graph"""
 
 
 class CompiledGraph:
@@ -83,8 +84,8 @@ class CompiledGraph:
 
 
 def blocks(module: torch.nn.Module) -> torch.nn.Module:
-    """`forward(ids [B, T], mask [B, L], positions [B, T], slots [T], places [K], cache) -> logits [B, K, V]`; the tokens' keys and
-    values are written into their slots of the cache.
+    """`forward(ids [B, T], mask [B, L], positions [B, T], slots [T], places [K], cache) -> logits [B, K, V]`; it writes the
+    tokens' keys and values into their slots of the cache.
 
     Raises:
         TrimtuneError: an architecture that the graphs of `_cached_graph` can't express.
@@ -132,9 +133,10 @@ def _compiled(blocks: torch.nn.Module) -> Any:
     import torch
     import torch._inductor.config
 
-    # its pool of compiling processes would outlive a step of ours, and is imported anew for each
+    # compile here: inductor would start a pool of processes, which a step that ends at once leaves no time to close
     torch._inductor.config.compile_threads = 1
-    return torch.compile(blocks, fullgraph=True, recompile_limit=_GRAPHS, isolate_recompiles=True)
+    compile_: Any = torch.compile  # torch's overloads lack two of its arguments
+    return compile_(blocks, fullgraph=True, recompile_limit=_GRAPHS, isolate_recompiles=True)
 
 
 def _leave_open(tensors: list[torch.Tensor], dimension: int | None) -> None:
@@ -156,7 +158,7 @@ def export(folder: Path, source: Path, precision: str, max_length: int, toleranc
     module: Any = causal_lm.load_model(source)
     past, positions = _cached_graph.past_of(module), _cached_graph.positions_of(module)
     decoder = _decoder(module, past, positions, "fp32")
-    difference = max(_cached_graph.checked(decoder, module, tolerance, "torch_compiled", lengths) for lengths in (_decoding.LENGTHS, (5,)))
+    difference = max(_cached_graph.checked(decoder, module, tolerance, "torch_compiled", rows) for rows in _CHECKED)
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         decoders = {"fp32": decoder, "bf16": _decoder(causal_lm.load_model(source), past, positions, "bf16")}

@@ -1,11 +1,12 @@
-"""torch_compiled: the model in PyTorch with its next tokens compiled by torch.compile (inductor, C++), on the CPU.
+"""torch_compiled: the model in PyTorch with its next tokens compiled by torch.compile (inductor, C++), on the CPU; only if a
+study names it.
 
 Use it for a small language model where PyTorch and a C++ compiler are there anyway and answers are long; not for large models,
 whose steps wait for the weights and not for operators, nor where loading must be quick: it compiles when it is loaded.
 
     logits_BV after each next token, float32, from a cache of keys and values; ids [B, T] int64, mask [B, T] int64
 
-A study that names no engines leaves it out, since each candidate costs its compiling. Two graphs are compiled, one for a single
+It must be named, since each candidate costs its compiling. Two graphs are compiled, one for a single
 row and one for more; any number of rows and any length run on these. Prompts are taken in operator by operator. The cache grows
 by blocks of 64 slots, and what it reads in memory counts them whole.
 Compiled code stays in inductor's own cache of the user (TORCHINDUCTOR_CACHE_DIR), so a second load on the same machine is faster;
@@ -63,8 +64,8 @@ def available() -> str | None:
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],
            max_length: int, task: str = "causal_lm") -> dict[str, Any]:
-    """Write config, weights, tokenizer, what stands before each row and engine.json; facts: `precision`, `positions`, `difference`
-    and `milliseconds`, as `_compiled_decoder.export` tells them.
+    """Write config, weights, tokenizer, what stands before each row and engine.json; facts: `precision`, `positions`,
+    `difference` and `milliseconds`, as `_compiled_decoder.export` tells them.
     """
     wanted = Config.model_validate(config)
     facts = _compiled_decoder.export(folder, source, wanted.precision, max_length, TOLERANCE["fp32"])
