@@ -136,7 +136,8 @@ def _compiled(blocks: torch.nn.Module) -> Any:
     # compile here: inductor would start a pool of processes, which a step that ends at once leaves no time to close
     torch._inductor.config.compile_threads = 1
     compile_: Any = torch.compile  # torch's overloads lack two of its arguments
-    return compile_(blocks, fullgraph=True, recompile_limit=_GRAPHS, isolate_recompiles=True)
+    # cpp_wrapper: kernels and the calls between them are one C++ file, which is compiled and called faster than one per kernel
+    return compile_(blocks, fullgraph=True, recompile_limit=_GRAPHS, isolate_recompiles=True, options={"cpp_wrapper": True})
 
 
 def _leave_open(tensors: list[torch.Tensor], dimension: int | None) -> None:
