@@ -111,7 +111,8 @@ def _uses(kind: str, configs: dict[str, Any]) -> st.SearchStrategy[list[Any]]:
     def entry(name: str) -> st.SearchStrategy[Any]:
         settings_of = st.fixed_dictionaries({}, optional=configs.get(name, {}))
         return st.one_of(st.just(name), st.just(name.replace("_", "-")), settings_of.map(lambda given: {name: given}))
-    return st.lists(st.sampled_from(parts.names(kind)), min_size=1, max_size=3, unique=True).flatmap(
+    able = [name for name in parts.names(kind) if "text_classification" in parts.load(kind, name).TASKS]
+    return st.lists(st.sampled_from(able), min_size=1, max_size=3, unique=True).flatmap(
         lambda names: st.tuples(*map(entry, names)).map(list))
 
 
