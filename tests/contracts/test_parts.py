@@ -148,6 +148,7 @@ def test_an_engine_says_what_it_runs(name: str) -> None:
     assert "plain" in module.TOLERANCE
     assert set(module.TOLERANCE) <= {"plain", "fp32", "bf16", "fp16"}, "by numerics, or by what precision runs"
     assert all(0 < most <= 0.5 for most in module.TOLERANCE.values())
+    assert isinstance(getattr(module, "ONLY_IF_NAMED", False), bool)
     why_not = module.available()
     assert why_not is None or "pip install" in why_not
 

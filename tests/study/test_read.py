@@ -37,9 +37,18 @@ def test_two_lines_are_enough(tmp_path: Path) -> None:
         ("minilm", "text_classification", "helpdesk", "quality", 0)
     assert [use.name for use in found.tune] == ["head", "full", "lora", "prefix", "prompt"]
     assert [[use.name for use in chain] for chain in found.trim] == [[], ["int8"]]
-    assert [use.name for use in found.engine] == [name for name in parts.names("engine") if parts.load("engine",
-                                                                                                       name).available() is None]
+    modules = {name: parts.load("engine", name) for name in parts.names("engine")}
+    assert [use.name for use in found.engine] == [name for name, module in modules.items()
+                                                  if found.task in module.TASKS and module.available() is None]
     assert "torch_eager" in [use.name for use in found.engine]
+
+
+def test_an_engine_that_costs_much_runs_only_if_named(tmp_path: Path) -> None:
+    text = "name: mail\ndata: helpdesk\ntask: causal-lm\n"
+    names = {use.name for use in study(tmp_path, text).engine}
+    assert "torch_eager" in names
+    assert "torch_compiled" not in names
+    assert [use.name for use in study(tmp_path, text + "engine: [torch-compiled]\n").engine] == ["torch_compiled"]
 
 
 def test_short_forms(tmp_path: Path) -> None:

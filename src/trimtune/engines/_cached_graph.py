@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -107,22 +108,13 @@ def traceable(module: torch.nn.Module, engine: str) -> torch.nn.Module:
     """The graph of this page as a torch module, `past` given as one list.
 
     Raises:
-        TrimtuneError: an architecture that counts positions, cuts its logits or limits its attention in another way.
+        TrimtuneError: as `supported`.
     """
     import torch
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
-    base = base_of(module)
-    lacking = [name for name in _NEEDED if name not in inspect.signature(base.forward).parameters]
-    if lacking:
-        raise TrimtuneError(f"{engine}: {type(base).__name__} takes no {', no '.join(lacking)}.",
-                            "Language models are exported here that take " + ", ".join(_NEEDED) + " (Llama-like, GPT-2-like).",
-                            "Use torch_eager for it.")
-    window = window_of(base.config)
-    if window and window < positions_of(module):
-        raise TrimtuneError(f"{engine}: {type(base).__name__} sees a window of {window} tokens only.",
-                            "Language models are exported here whose tokens see all that came before.", "Use torch_eager for it.")
+    base = supported(module, engine)
 
     class CachedGraph(torch.nn.Module):
         def __init__(self) -> None:
@@ -143,6 +135,25 @@ def traceable(module: torch.nn.Module, engine: str) -> torch.nn.Module:
             return out.logits, *(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
 
     return CachedGraph().eval()
+
+
+def supported(module: torch.nn.Module, engine: str) -> Any:
+    """The transformers model of a module, if it can be a graph with its cache in the open.
+
+    Raises:
+        TrimtuneError: an architecture that counts positions, cuts its logits or limits its attention in another way.
+    """
+    base = base_of(module)
+    lacking = [name for name in _NEEDED if name not in inspect.signature(base.forward).parameters]
+    if lacking:
+        raise TrimtuneError(f"{engine}: {type(base).__name__} takes no {', no '.join(lacking)}.",
+                            "Language models are exported here that take " + ", ".join(_NEEDED) + " (Llama-like, GPT-2-like).",
+                            "Use torch_eager for it.")
+    window = window_of(base.config)
+    if window and window < positions_of(module):
+        raise TrimtuneError(f"{engine}: {type(base).__name__} sees a window of {window} tokens only.",
+                            "Language models are exported here whose tokens see all that came before.", "Use torch_eager for it.")
+    return base
 
 
 def _causal(mask_BS: torch.Tensor, tokens: int) -> torch.Tensor:
@@ -185,10 +196,12 @@ def read_past(folder: Path) -> Past:
     return [tensor for _, tensor in sorted(load_file(folder / _PAST).items())]
 
 
-def checked(decoder: GraphDecoder, module: torch.nn.Module, tolerance: float, engine: str) -> float:
+def checked(decoder: GraphDecoder, module: torch.nn.Module, tolerance: float, engine: str,
+            lengths: Sequence[int] = _decoding.LENGTHS) -> float:
     """The largest |Δlogit| between the engine's decoding and PyTorch's passes without a cache.
 
     Raises:
         StepFailed: beyond the tolerance.
     """
-    return _decoding.check(decoder, TorchDecoder(module), base_of(module).config.vocab_size, tolerance, engine)
+    return _decoding.check(decoder, TorchDecoder(module), base_of(module).config.vocab_size, tolerance, engine,
+                           lengths)

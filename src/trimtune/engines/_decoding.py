@@ -18,7 +18,7 @@ import numpy as np
 from trimtune.engines._graph import quickest, rows
 from trimtune.errors import StepFailed, TrimtuneError
 
-_LENGTHS, _STEPS = (7, 1, 12, 4), 3
+LENGTHS, _STEPS = (7, 1, 12, 4), 3
 """of the rows that `check` tries: tokens of the prompts, and tokens after them"""
 _TIMED_STEPS, _ROUNDS = 8, (6, 6)
 """tokens of a timed stretch of decoding; rounds of the timed prefill, and of the stretches after it"""
@@ -109,14 +109,18 @@ def padded(rows: Sequence[Sequence[int]], left: bool) -> tuple[np.ndarray, np.nd
     return ids_BT, mask_BT
 
 
-def check(decoder: Decoder, reference: Decoder, vocabulary: int, tolerance: float, engine: str) -> float:
+def check(decoder: Decoder, reference: Decoder, vocabulary: int, tolerance: float, engine: str,
+          lengths: Sequence[int] = LENGTHS) -> float:
     """The largest |Δlogit| between `begin` and `step` on rows of unlike lengths and the reference's passes without a cache.
+
+    Args:
+        lengths: of the rows, in tokens; decoded as one batch.
 
     Raises:
         StepFailed: beyond the tolerance. An export that answers differently must not be measured.
     """
     draw, steps = np.random.default_rng(0), min(_STEPS, reference.context - 1)
-    lengths = [min(length, reference.context - steps) for length in _LENGTHS]
+    lengths = [min(length, reference.context - steps) for length in lengths]
     rows_ = [draw.integers(0, vocabulary, length + steps).tolist() for length in lengths]
     wanted_BTV = reference.logits(*padded(rows_, left=False))
     worst = 0.0

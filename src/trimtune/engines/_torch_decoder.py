@@ -126,12 +126,12 @@ def export(folder: Path, source: Path, precision: str, max_length: int) -> dict[
     difference = _decoding.check(decoder, decoder, vocabulary, _TOLERANCE, "torch_eager")
     milliseconds: dict[str, list[float]] = {}
     if precision != "fp32":
-        decoders = {"fp32": decoder, "bf16": TorchDecoder(_cast(copy.deepcopy(module), "bf16"))}
+        decoders = {"fp32": decoder, "bf16": TorchDecoder(cast(copy.deepcopy(module), "bf16"))}
         if precision == "auto":
             precision, milliseconds = _decoding.fastest(decoders, vocabulary, max_length)
         if precision == "bf16":
             difference = _decoding.check(decoders["bf16"], decoder, vocabulary, sys.float_info.max, "torch_eager")
-    write(_cast(module, precision), source, folder, task=causal_lm)
+    write(cast(module, precision), source, folder, task=causal_lm)
     return {"precision": precision, "difference": difference, "milliseconds": milliseconds}
 
 
@@ -140,7 +140,7 @@ def load(folder: Path, precision: str) -> TorchDecoder:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(precision), use_safetensors=True, trust_remote_code=False)
-    return TorchDecoder(_cast(_pretrained.with_adapter(model, folder, merge=False), precision))
+    return TorchDecoder(cast(_pretrained.with_adapter(model, folder, merge=False), precision))
 
 
 def export_packed(folder: Path, source: Path, numerics: str) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def load_packed(folder: Path) -> TorchDecoder:
     return TorchDecoder(_packed_torch.read(folder))
 
 
-def _cast(module: torch.nn.Module, precision: str) -> torch.nn.Module:
+def cast(module: torch.nn.Module, precision: str) -> torch.nn.Module:
     """The module with its parameters in a number format; buffers keep theirs, since rotary frequencies must not be rounded."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype(precision))

@@ -86,7 +86,7 @@ tune: [{', '.join(TUNE)}]
 # Ways of making it smaller; [a, b] is a chain. Known: none, {', '.join(parts.names('trim'))}
 trim: [{', '.join(TRIM)}]
 
-# Where the result runs: every engine that is installed here, unless you name some.
+# Where the result runs: every engine that is installed here, unless you name some; `trimtune parts` tells which must be named.
 # engine: [{', '.join(parts.names('engine'))}]
 
 # What every fit shares:

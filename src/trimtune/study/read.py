@@ -168,7 +168,9 @@ def _seed(given: Any, place: Place) -> int:
 
 
 def _engines_here(task: str, place: Place) -> tuple[Use, ...]:
-    modules = {name: parts.load("engine", name) for name in parts.names("engine")}
+    """The engines that can run here, without those that say `ONLY_IF_NAMED`."""
+    every_ = {name: parts.load("engine", name) for name in parts.names("engine")}
+    modules = {name: module for name, module in every_.items() if not getattr(module, "ONLY_IF_NAMED", False)}
     reasons = {name: module.available() for name, module in modules.items() if task in tasks_of(module)}
     here = [name for name, reason in reasons.items() if reason is None]
     if not here:
