@@ -29,15 +29,16 @@ HEAD = ("candidate", "hop", "perplexity", "after", "relative", "same token", "cl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="the folder with data/e2e_nlg and data/models")
+    parser.add_argument("--only", choices=["llama-like", "gpt2-like"])
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     found: dict[str, Any] = {"machine": _machine.describe()}
     with TemporaryDirectory() as home:
         data = rows(asked.shared, Path(home), asked.rows)
-        models = {"llama-like": asked.shared / "data/models/stories260K",
-                  "gpt2-like": small_gpt2(asked.shared / "data/models/gpt2_tokenizer", Path(home), data)}
-        for name, model in models.items():
+        for name in [asked.only] if asked.only else ["llama-like", "gpt2-like"]:
+            model = (asked.shared / "data/models/stories260K" if name == "llama-like" else
+                     small_gpt2(asked.shared / "data/models/gpt2_tokenizer", Path(home), data))
             found[name] = hops(model, data, Path(home), name)
             print(f"\n{name}\n" + "  ".join(f"{head:>12}" for head in HEAD))
             for row in found[name]:
@@ -89,10 +90,9 @@ def hops(model: Path, data: dict[str, str], home: Path, name: str) -> list[list[
 
 
 def cells(hop: dict[str, Any]) -> list[str]:
-    if hop["perplexity"] is None:
-        return [hop["name"], "passed" if hop["passed"] else "failed"]
-    return [hop["name"], f"{hop['perplexity']:.4f}", f"{hop['perplexity_after']:.4f}", f"{hop['relative']:.1e}",
-            f"{hop['agreement']:.2%}", f"{hop['clear_agreement']:.2%}", f"{hop['max_difference']:.2g}"]
+    shown = (("perplexity", ".4f"), ("perplexity_after", ".4f"), ("relative", ".1e"), ("agreement", ".2%"),
+             ("clear_agreement", ".2%"), ("max_difference", ".2g"))
+    return [hop["name"], *("-" if hop[key] is None else format(hop[key], how) for key, how in shown)]
 
 
 if __name__ == "__main__":
