@@ -4,7 +4,7 @@
     python bench/lm.py --shape llama-1b --method lora --rows 8 --width 1024 --peer   # Trainer + peft on the same
 
 Prints one JSON line: tokens per second, FLOP per token (4 per frozen parameter outside the embedding, 6 per trained one),
-peak memory of the process and, on CUDA, of the GPU. bench/fit.py and bench/gpu.py call it; language models in studies come later.
+peak memory of the process and, on CUDA, of the GPU. bench/fit.py and bench/gpu.py call it.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Fit(Record):
 
     epochs: int = Field(4, ge=1, le=1000, description="passes over the training rows")
     batch_size: int = Field(32, ge=1, le=4096, description="rows per optimizer step")
-    max_length: int = Field(128, ge=4, le=8192, description="tokens kept of each row")
+    max_length: int = Field(128, ge=4, le=8192, description="tokens of a row at most; a longer one is cut, a pair left out")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: the fastest by a timed matrix product")
     patience: int = Field(3, ge=0, le=1000, description="a fit ends after so many epochs without a better validation score "
                                                         "(0: never); the best epoch's weights are kept in any case")

@@ -19,6 +19,7 @@ from tests.study.faults import fault
 from trimtune import parts
 from trimtune.engines import _cached_graph
 from trimtune.engines._decoding import generate, padded
+from trimtune.engines._torch_decoder import positions_of
 from trimtune.errors import StepFailed
 from trimtune.tasks import causal_lm
 
@@ -91,7 +92,7 @@ def test_virtual_tokens_are_a_past(base: str, kind: str, decoders: Decoders) -> 
     module = decoders(base, kind)._module
     past = _cached_graph.past_of(module)
     assert past[0].shape[2] == CONFIGS.get(kind, {}).get("virtual_tokens", 0)
-    decoder = _cached_graph.GraphDecoder(InTorch(module), past, _cached_graph.positions_of(module))
+    decoder = _cached_graph.GraphDecoder(InTorch(module), past, positions_of(module))
     assert _cached_graph.checked(decoder, module, 1e-4, "mine") <= 1e-4
     assert generate(decoder, PROMPTS, (), NEW) == generate(decoders(base, kind), PROMPTS, (), NEW)
 
@@ -100,12 +101,12 @@ def test_virtual_tokens_are_a_past(base: str, kind: str, decoders: Decoders) -> 
 def test_a_broken_export_is_caught(base: str, decoders: Decoders) -> None:
     for kind in ("prefix", "prompt"):
         module = decoders(base, kind)._module
-        past, positions = _cached_graph.past_of(module), _cached_graph.positions_of(module)
+        past, positions = _cached_graph.past_of(module), positions_of(module)
         dropped = _cached_graph.GraphDecoder(InTorch(module), [tensor[:, :, :0] for tensor in past], positions)
         with pytest.raises(StepFailed, match=r"mine: with its cache .*\|Δlogit\|"):
             _cached_graph.checked(dropped, module, 1e-3, "mine")
     tuned, plain = decoders(base, "lora")._module, decoders(base, "base")._module
-    without = _cached_graph.GraphDecoder(InTorch(plain), _cached_graph.past_of(plain), _cached_graph.positions_of(plain))
+    without = _cached_graph.GraphDecoder(InTorch(plain), _cached_graph.past_of(plain), positions_of(plain))
     with pytest.raises(StepFailed, match="differently"):
         _cached_graph.checked(without, tuned, 1e-3, "mine")
 

@@ -12,7 +12,7 @@ import pytest
 from tests.engines.conftest import Decoders, Folders
 from tests.engines.language_models import BASES, CONFIGS, KINDS, NEW, PROMPTS, alone
 
-from trimtune.engines import _cached_graph, torch_compiled
+from trimtune.engines import _cached_graph, _torch_decoder, torch_compiled
 from trimtune.engines._compiled_decoder import CompiledGraph, blocks
 from trimtune.engines._decoding import Decoder, generate, padded
 from trimtune.errors import StepFailed
@@ -85,7 +85,7 @@ def test_the_plain_reference_answers_as_pytorch(base: str, kind: str, decoders: 
     torch_ = decoders(base, kind)
     past = _cached_graph.past_of(torch_._module)
     graph = CompiledGraph(blocks(torch_._module), "fp32", compiled=False)
-    decoder = _cached_graph.GraphDecoder(graph, past, _cached_graph.positions_of(torch_._module))
+    decoder = _cached_graph.GraphDecoder(graph, past, _torch_decoder.positions_of(torch_._module))
     assert past[0].shape[2] == CONFIGS.get(kind, {}).get("virtual_tokens", 0)
     assert generate(decoder, PROMPTS, (), LONG) == generate(torch_, PROMPTS, (), LONG)
     assert torch_.cache_bytes() < decoder.cache_bytes() < 2 * torch_.cache_bytes(), "slots of whole blocks"

@@ -26,6 +26,16 @@ def use(name, **config):
     return Use(name=name, config=part.Config(**config).model_dump(), given=config)
 
 
+def studied(folder):
+    """A study of a folder's model and rows, its store, base and rows."""
+    study = Study(name="s", model=str(folder / "model"), task="causal_lm", tune=(), trim=((),), engine=(),
+                  data=DataSpec(**{name: str(folder / f"{name}.csv") for name in ("train", "validation", "test")}),
+                  fit=Fit(epochs=2, batch_size=8, max_length=200, precision="fp32"), budget=Budget(trials=2, seeds=1, minutes=5))
+    store = Store(folder / "store")
+    rows, facts = prepared(study, store)
+    return study, store, base_of(study, facts.labels, store), rows
+
+
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
 def language(request, tmp_path_factory):
     """A study of 64 prompts with their answers, its store, base and rows."""
@@ -36,12 +46,7 @@ def language(request, tmp_path_factory):
             writer = csv.writer(file)
             writer.writerow(["prompt", "completion"])
             writer.writerows([text, " ".join(reversed(text.split()))] for text in small_lm.texts(name)[:count])
-    study = Study(name="s", model=str(folder / "model"), task="causal_lm", tune=(), trim=((),), engine=(),
-                  data=DataSpec(**{name: str(folder / f"{name}.csv") for name in ("train", "validation", "test")}),
-                  fit=Fit(epochs=2, batch_size=8, max_length=200, precision="fp32"), budget=Budget(trials=2, seeds=1, minutes=5))
-    store = Store(folder / "store")
-    rows, facts = prepared(study, store)
-    return study, store, base_of(study, facts.labels, store), rows
+    return studied(folder)
 
 
 def fed(language, method, **config):
@@ -217,12 +222,7 @@ def unlike(request, tmp_path_factory):
         long = [" ".join(texts[at:at + 8]) for at in range(0, 40, 8)]
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([["text"], *([text] for text in [*long[:4], *texts[40:60]])])
-    study = Study(name="s", model=str(folder / "model"), task="causal_lm", tune=(), trim=((),), engine=(),
-                  data=DataSpec(**{name: str(folder / f"{name}.csv") for name in ("train", "validation", "test")}),
-                  fit=Fit(epochs=2, batch_size=8, max_length=200, precision="fp32"), budget=Budget(trials=2, seeds=1, minutes=5))
-    store = Store(folder / "store")
-    rows, facts = prepared(study, store)
-    return study, store, base_of(study, facts.labels, store), rows
+    return studied(folder)
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ these depend on nothing after them. So they are computed once, at export, and ev
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from trimtune.engines import _decoding
-from trimtune.engines._torch_decoder import TorchDecoder, window_of
+from trimtune.engines._torch_decoder import TorchDecoder, positions_of, window_of
 from trimtune.errors import TrimtuneError
 from trimtune.trim._model_folder import base_of
 
@@ -177,11 +176,6 @@ def example(past: Past) -> dict[str, Any]:
     return {"input_ids": torch.ones(2, 5, dtype=torch.long), "attention_mask": mask_BS,
             "position_ids": (mask_BS.cumsum(1) - 1).clamp(0)[:, 3:], "places": torch.arange(5),
             "past": [torch.zeros(2, tensor.shape[1], 3, tensor.shape[3]) for tensor in past]}
-
-
-def positions_of(module: torch.nn.Module) -> int:
-    """Tokens that the model can hold, with virtual ones."""
-    return getattr(base_of(module).config, "max_position_embeddings", None) or sys.maxsize
 
 
 def write_past(folder: Path, past: Past) -> None:

@@ -10,13 +10,14 @@ are allowed; beyond them a call fails, where torch would quietly go on uncompile
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trimtune.engines import _cached_graph, _decoding, _graph
-from trimtune.engines._torch_decoder import cast
+from trimtune.engines._torch_decoder import cast, positions_of
 from trimtune.tasks import causal_lm
 from trimtune.trim._model_folder import base_of, write
 from trimtune.tune.precision import dtype
@@ -150,20 +151,23 @@ def _leave_open(tensors: list[torch.Tensor], dimension: int | None) -> None:
 
 def export(folder: Path, source: Path, precision: str, max_length: int, tolerance: float) -> dict[str, Any]:
     """Write config, weights, what stands before each row and tokenizer; facts: `precision`, `positions`, `difference` (|Δlogit|
-    between the compiled model in float32 and PyTorch without a cache, of one row and of several) and `milliseconds` [a prefill,
-    8 tokens after it] of what was timed.
+    to PyTorch in float32 without a cache: of the compiled model in float32, with one row and with several, or of its steps in
+    bf16, uncompiled) and `milliseconds` [a prefill, 8 tokens after it] of what was timed.
 
     Raises:
         StepFailed: the compiled model answers differently than PyTorch.
     """
     module: Any = causal_lm.load_model(source)
-    past, positions = _cached_graph.past_of(module), _cached_graph.positions_of(module)
+    past, positions = _cached_graph.past_of(module), positions_of(module)
     decoder = _decoder(module, past, positions, "fp32")
     difference = max(_cached_graph.checked(decoder, module, tolerance, "torch_compiled", rows) for rows in _CHECKED)
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         decoders = {"fp32": decoder, "bf16": _decoder(causal_lm.load_model(source), past, positions, "bf16")}
         precision, milliseconds = _decoding.fastest(decoders, base_of(module).config.vocab_size, max_length)
+    if precision == "bf16":
+        rounded = _decoder(causal_lm.load_model(source), past, positions, "bf16", compiled=False)
+        difference = _cached_graph.checked(rounded, module, sys.float_info.max, "torch_compiled")
     write(base_of(module), source, folder, dtype(precision), causal_lm)
     _cached_graph.write_past(folder, past)
     return {"precision": precision, "positions": positions, "difference": difference, "milliseconds": milliseconds}
@@ -184,6 +188,7 @@ def load(folder: Path) -> _cached_graph.GraphDecoder:
     return decoder
 
 
-def _decoder(module: Any, past: list[np.ndarray], positions: int, precision: str) -> _cached_graph.GraphDecoder:
-    graph = CompiledGraph(blocks(cast(module, precision)), precision)
+def _decoder(module: Any, past: list[np.ndarray], positions: int, precision: str,
+             compiled: bool = True) -> _cached_graph.GraphDecoder:
+    graph = CompiledGraph(blocks(cast(module, precision)), precision, compiled)
     return _cached_graph.GraphDecoder(graph, past, positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import time
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 NOTES = "engine.json"
 _GAIN = 1.3
 """another format must be this much faster before it is taken: timing noise must not decide what ships"""
+
+
+def not_installed(packages: Sequence[str], extra: str) -> str | None:
+    """Which of the packages are absent, and the extra that brings them; None if all are there."""
+    lacking = [name for name in packages if importlib.util.find_spec(name) is None]
+    return f"{', '.join(lacking)} not installed: pip install 'trimtune[{extra}]'" if lacking else None
 
 
 def note(folder: Path, **facts: Any) -> dict[str, Any]:

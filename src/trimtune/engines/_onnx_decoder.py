@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.engines import _cached_graph, _graph
+from trimtune.engines._torch_decoder import positions_of
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.tasks import causal_lm
 from trimtune.trim._model_folder import base_of, write_beside
@@ -69,7 +70,7 @@ def export(folder: Path, source: Path, numerics: str, opset: int, tolerance: flo
     """
     module: Any = causal_lm.load_model(source, attention="eager")
     refuse_large(module)
-    past, positions = _cached_graph.past_of(module), _cached_graph.positions_of(module)
+    past, positions = _cached_graph.past_of(module), positions_of(module)
     graph, path = _traced(module, past, opset), folder / GRAPH
 
     def checked(tolerance: float) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.engines import _cached_graph, _decoding, _graph
+from trimtune.engines._torch_decoder import positions_of
 from trimtune.tasks import causal_lm
 from trimtune.trim._model_folder import base_of, write_beside
 
@@ -54,7 +55,7 @@ def export(openvino: Any, folder: Path, source: Path, numerics: str, precision: 
     from trimtune.process import threads
 
     module: Any = causal_lm.load_model(source)
-    past, positions = _cached_graph.past_of(module), _cached_graph.positions_of(module)
+    past, positions = _cached_graph.past_of(module), positions_of(module)
     vocabulary = base_of(module).config.vocab_size
     graph = _traced(openvino, module, past)
 

@@ -43,7 +43,7 @@ class TorchDecoder:
         settings: Any = module.active_peft_config if isinstance(module, PeftModel) else None
         self.virtual: int = settings.num_virtual_tokens if settings and settings.is_prompt_learning else 0
         config = self._base.config
-        self._positions: int = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        self._positions = positions_of(module)
         self._window: int | None = window_of(config) if self.virtual else None
         self._takes = inspect.signature(self._base.forward).parameters
         self._cache: Any = None
@@ -106,6 +106,11 @@ class TorchDecoder:
         out = self._base(**given, attention_mask=self._mask_BS, past_key_values=self._cache, use_cache=True,
                          **{name: value for name, value in known.items() if name in self._takes})
         return out.logits[:, -1].float().numpy()
+
+
+def positions_of(module: torch.nn.Module) -> int:
+    """Tokens that a model can hold, with virtual ones."""
+    return getattr(base_of(module).config, "max_position_embeddings", None) or sys.maxsize
 
 
 def window_of(config: Any) -> int | None:

@@ -24,7 +24,6 @@ Source: ggml-org/ggml, docs/gguf.md (2023), the format; ggml-org/llama.cpp, pull
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -59,8 +58,7 @@ class Config(BaseModel):
 
 
 def available() -> str | None:
-    lacking = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    return f"{', '.join(lacking)} not installed: pip install 'trimtune[gguf]'" if lacking else None
+    return _graph.not_installed(_PACKAGES, "gguf")
 
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],

@@ -21,7 +21,6 @@ It refuses graphs of 2 GB and more, which ONNX can't hold in one file.
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,8 +49,7 @@ class Config(BaseModel):
 
 
 def available() -> str | None:
-    lacking = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    return f"{', '.join(lacking)} not installed: pip install 'trimtune[onnx]'" if lacking else None
+    return _graph.not_installed(_PACKAGES, "onnx")
 
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],

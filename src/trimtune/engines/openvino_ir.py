@@ -24,7 +24,6 @@ NNCF's telemetry is kept off.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,8 +57,7 @@ class Config(BaseModel):
 
 
 def available() -> str | None:
-    lacking = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    return f"{', '.join(lacking)} not installed: pip install 'trimtune[openvino]'" if lacking else None
+    return _graph.not_installed(_PACKAGES, "openvino")
 
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],

@@ -13,7 +13,8 @@ Compiled code stays in inductor's own cache of the user (TORCHINDUCTOR_CACHE_DIR
 none of it is in the folder, since it fits one kind of CPU and can only be read by unpickling.
 
 `precision: auto` times both formats compiled, one row's prompt and its next tokens, and stores the weights in the faster.
-float32: |Δlogit| ≤ 1e-3, checked at export with one row and with several; bf16 (8 significant bits): |Δlogit| ≤ 0.25.
+float32: |Δlogit| ≤ 1e-3, checked at export with one row and with several; bf16 (8 significant bits): recorded, and judged by
+the gate of `ship` through perplexity and next tokens.
 LoRA is merged; a prefix or prompt becomes the cache that rows begin with. It refuses windows of attention, and architectures
 that count positions in another way.
 """

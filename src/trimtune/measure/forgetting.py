@@ -77,8 +77,7 @@ def _taken(decoder: Decoder, tokenizer: PreTrainedTokenizerBase, max_length: int
     texts: list[int] = []
     for number, text in enumerate(config.texts or general.read(None)):
         ids = rendering.asked((Turn(TEXT, text),))
-        cut = [ids[start:start + length] for start in range(0, len(ids) - 1, length)]
-        pieces += [piece for piece in cut if len(piece) > 1]
+        pieces += [ids[start:start + length] for start in range(0, len(ids) - 1, length)]
         texts += [number] * (len(pieces) - len(texts))
     if not pieces:
         return {"nll": [], "tokens": []}
