@@ -40,7 +40,7 @@ def untrained(folder: Path) -> None:
     bpe.train_from_iterator(texts, vocab_size=1000, special_tokens=[end])
     PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token=end, eos_token=end).save_pretrained(folder)
     torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config(vocab_size=bpe.get_vocab_size(), n_positions=128, n_embd=128, n_layer=4, n_head=4, bos_token_id=0,
+    GPT2LMHeadModel(GPT2Config(vocab_size=bpe.get_vocab_size(), n_positions=256, n_embd=128, n_layer=4, n_head=4, bos_token_id=0,
                                eos_token_id=0)).save_pretrained(folder)
 
 

@@ -59,9 +59,10 @@ def test_it_answers_as_pytorch_on_two_graphs(exported: tuple[Path, dict[str, Any
 @needs_compiler
 @pytest.mark.slow
 def test_a_step_in_its_own_process_finds_what_was_compiled(exported: tuple[Path, dict[str, Any]], decoders: Decoders) -> None:
-    with Worker() as worker:
-        worker.open(torch_compiled.load, exported[0], 1)
-        found, hits, processes = worker.ask(answered, PROMPTS)
+    for _ in range(2):  # the first compiles where this process, with what other tests set in torch, has other keys than a fresh one
+        with Worker() as worker:
+            worker.open(torch_compiled.load, exported[0], 1)
+            found, hits, processes = worker.ask(answered, PROMPTS)
     assert found == [tuple(answer) for answer in generate(decoders("llama", "prefix"), PROMPTS, (), NEW)]
     assert hits == 2
     assert not processes, "no pool of compiling processes may stay behind"
