@@ -59,7 +59,7 @@ def test_it_answers_as_pytorch_on_two_graphs(exported: tuple[Path, dict[str, Any
 @needs_compiler
 @pytest.mark.slow
 def test_a_step_in_its_own_process_finds_what_was_compiled(exported: tuple[Path, dict[str, Any]], decoders: Decoders) -> None:
-    for _ in range(2):  # the first compiles where this process, with what other tests set in torch, has other keys than a fresh one
+    for _ in range(2):  # the first compiles: other tests may have set torch so that this process wrote under other keys
         with Worker() as worker:
             worker.open(torch_compiled.load, exported[0], 1)
             found, hits, processes = worker.ask(answered, PROMPTS)
