@@ -27,7 +27,7 @@ def test_readings_of_answers_with_several_references() -> None:
     assert found["rouge_l"].value == pytest.approx((1 + 0 + 3 / 4 + 1) / 4)
     streams = [[several[0] for several in WANTED], [several[1] if len(several) > 1 else None for several in WANTED]]
     assert found["bleu"].value == pytest.approx(corpus_bleu(SAID, streams).score)
-    assert found["bleu"].note.startswith("sacrebleu tok:13a|smooth:exp|version:2")
+    assert found["bleu"].note.startswith("sacrebleu eff:yes|tok:13a|smooth:exp|version:2")
     assert "2 of 6 prompts are too long" in found["bleu"].note
     for reading in found.values():
         if reading.value is not None:

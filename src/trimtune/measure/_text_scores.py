@@ -35,15 +35,19 @@ def bleu_statistics(answer: str, references: Sequence[str], tokens: str = "13a")
 
 
 def bleu(sums_B10: np.ndarray) -> np.ndarray:
-    """Corpus BLEU [B], 0 to 100, from statistics summed over answers; smoothed as sacrebleu does by default (`exp`)."""
+    """Corpus BLEU [B], 0 to 100, from statistics summed over answers; smoothed as sacrebleu does by default (`exp`).
+
+    Only lengths of n-grams that some answer has count (sacrebleu's effective order): without it, any answers of fewer than four
+    tokens, such as the right names of classes, would score 0.
+    """
     length_B, reference_B = sums_B10[:, 0], sums_B10[:, 1]
     right_B4, all_B4 = sums_B10[:, 2:6], sums_B10[:, 6:]
     halvings_B4 = np.cumsum(right_B4 == 0, axis=1)
     smoothed_B4 = np.where(right_B4 > 0, right_B4, 0.5**halvings_B4)
-    counts_B = right_B4.any(axis=1) & (all_B4 > 0).all(axis=1)
-    precision_B = np.exp(np.log(smoothed_B4 / np.maximum(all_B4, 1)).mean(axis=1))
+    logs_B4 = np.where(all_B4 > 0, np.log(smoothed_B4 / np.maximum(all_B4, 1)), 0.0)
+    precision_B = np.exp(logs_B4.sum(axis=1) / np.maximum((all_B4 > 0).sum(axis=1), 1))
     brevity_B = np.exp(np.minimum(0, 1 - reference_B / np.maximum(length_B, 1)))
-    found_B: np.ndarray = np.where(counts_B, 100 * brevity_B * precision_B, 0.0)
+    found_B: np.ndarray = np.where(right_B4.any(axis=1), 100 * brevity_B * precision_B, 0.0)
     return found_B
 
 

@@ -112,7 +112,7 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
     bleu_N10, rouge_N1 = np.array(taken["bleu"], dtype=float), np.array(taken["rouge_l"])[:, None]
     n, how = len(bleu_N10), "bootstrap over prompts 95%"
     note = f"{taken['too_long']} of {n + taken['too_long']} prompts are too long and left out" if taken["too_long"] else ""
-    signature = f"sacrebleu tok:{taken['bleu_tokens']}|smooth:exp|version:{version('sacrebleu')}"
+    signature = f"sacrebleu eff:yes|tok:{taken['bleu_tokens']}|smooth:exp|version:{version('sacrebleu')}"
     found = [
         _reading("bleu", float(_text_scores.bleu(bleu_N10.sum(axis=0)[None])[0]), n,
                  bootstrap(bleu_N10, _text_scores.bleu, config.seed), how, "; ".join(filter(None, (signature, note)))),
