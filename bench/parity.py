@@ -2,8 +2,8 @@
 
     python bench/parity.py --shared ../shared --json bench/results/parity.json
 
-LoRA is tuned for an epoch on E2E NLG: beside stories260K, and beside a small GPT-2 that is trained on the same rows first. The
-study is then shipped once per candidate, so each row is what `trimtune ship` printed; a candidate that it refuses says so. GGUF
+LoRA is tuned for an epoch on E2E NLG: beside stories260K, and beside a small GPT-2 that is trained on 20 times as many rows first.
+The study is then shipped once per candidate, so each row is what `trimtune ship` printed; a candidate that it refuses says so. GGUF
 files are read back by llama.cpp where that is installed.
 """
 
@@ -38,7 +38,7 @@ def main() -> None:
         data = rows(asked.shared, Path(home), asked.rows)
         for name in [asked.only] if asked.only else ["llama-like", "gpt2-like"]:
             model = (asked.shared / "data/models/stories260K" if name == "llama-like" else
-                     small_gpt2(asked.shared / "data/models/gpt2_tokenizer", Path(home), data))
+                     small_gpt2(asked.shared, Path(home), 20 * asked.rows))
             found[name] = hops(model, data, Path(home), name)
             print(f"\n{name}\n" + "  ".join(f"{head:>12}" for head in HEAD))
             for row in found[name]:
@@ -58,14 +58,15 @@ def rows(shared: Path, home: Path, count: int) -> dict[str, str]:
     return found
 
 
-def small_gpt2(tokenizer: Path, home: Path, data: dict[str, str]) -> Path:
-    """A GPT-2 of 4 layers with GPT-2's own vocabulary, trained in full on the rows."""
+def small_gpt2(shared: Path, home: Path, count: int) -> Path:
+    """A GPT-2 of 4 layers with GPT-2's own vocabulary, trained in full on that many rows, from random weights."""
     torch.manual_seed(0)
-    base = home / "gpt2"
+    base, out, own = home / "gpt2", home / "gpt2-trained", home / "more"
+    own.mkdir()
     GPT2LMHeadModel(GPT2Config(n_embd=128, n_layer=4, n_head=4, n_positions=512)).save_pretrained(base)
-    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(base)
-    out = home / "gpt2-trained"
-    api.tune(data["train"], model=str(base), method="full", learning_rate=1e-3, epochs=4, task="causal-lm", out=out)
+    AutoTokenizer.from_pretrained(shared / "data/models/gpt2_tokenizer").save_pretrained(base)
+    api.tune(rows(shared, own, count)["train"], model=str(base), method="full", learning_rate=1e-3, epochs=3, task="causal-lm",
+             out=out)
     return out
 
 
