@@ -21,6 +21,7 @@ from trimtune.study.document import Place
 from trimtune.study.stored import prepared
 from trimtune.study.uses import refuse_packing
 from trimtune.tasks._base import base_of, reading_of
+from trimtune.tasks._inputs import READING
 from trimtune.tune import search
 from trimtune.tune.fits import Fits
 from trimtune.tune.parallel import launched
@@ -39,7 +40,7 @@ kept, seed {seed}, in {precision}; {metrics} has all figures.
 from transformers import AutoTokenizer, {auto}
 {peft}
 tokenizer = AutoTokenizer.from_pretrained("{name}")
-model = {auto}.from_pretrained("{name}")
+{template}model = {auto}.from_pretrained("{name}")
 {adapter}
 {example}
 ```
@@ -124,8 +125,16 @@ def _card(made: Artifact, found: dict[str, Any], name: str) -> str:
         name=name, auto=task.AUTO_CLASS, peft="from peft import PeftModel\n" if adapter else "",
         adapter=f'model = PeftModel.from_pretrained(model, "{name}/{task.ADAPTER}")\n' if adapter else "",
         test_rows=found["rows"]["test"], metrics=METRICS, metric=task.METRIC, score=found[task.METRIC],
-        example=task.EXAMPLE.format(max_length=made.config["max_length"]), model_name=made.config["model_name"],
+        template=_template(made, name), example=task.example(made.folder, made.config["max_length"]),
+        model_name=made.config["model_name"],
         **{key: found[key] for key in ("method", "learning_rate", "epochs_run", "epochs", "seed", "precision")})
+
+
+def _template(made: Artifact, name: str) -> str:
+    """The line that gives the tokenizer the template of the rows, where they had one; the study's may not be its own."""
+    given = json.loads((made.folder / READING).read_text(encoding="utf-8")) if (made.folder / READING).is_file() else {}
+    line = f'tokenizer.chat_template = json.load(open("{name}/{READING}"))["template"]\n'
+    return f"import json\n\n{line}" if given.get("template") else ""
 
 
 def _hand_over(made: Artifact, found: dict[str, Any], scratch: Path, out: Path) -> None:

@@ -254,7 +254,7 @@ def _sweep(store: Path) -> None:
     checkpoints of steps that are complete or that nobody has gone on with for a month."""
     for path in (store / "tmp").iterdir():
         pid = path.suffix.removeprefix(".")
-        if path.is_dir() and pid.isdigit() and not _alive(int(pid)):
+        if path.is_dir() and pid.isdigit() and not alive(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
     for path in (store / "checkpoints").iterdir():
         with contextlib.suppress(FileNotFoundError):  # its step is complete, in another run
@@ -262,7 +262,8 @@ def _sweep(store: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether there is such a process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -38,6 +38,19 @@ def test_equal_rows_are_tied_and_a_constant_lead_is_not():
     assert not paired(0.1 * counts, counts).tied
 
 
+def test_what_rounding_changes_makes_nobody_better():
+    """An engine may round all products down: a tiny lead, as sure as can be."""
+    rng, counts = np.random.default_rng(3), np.full(100, 12.0)
+    base = rng.normal(-30, 4, 100)
+    lead = 1e-5 * counts + rng.normal(0, 1e-6, 100)
+    rows = {name: [(-value, 12) for value in found] for name, found in (("a", base), ("b", base + lead), ("c", base + 0.1))}
+    found = likelihoods(rows, ["a", "b", "c"])
+    assert not found.better("b", "a")
+    assert found.difference("b", "a").tied
+    assert found.difference("b", "a").low <= 0 < found.difference("b", "a").high
+    assert found.better("c", "b"), "0.8% lower in perplexity, on every prompt"
+
+
 def test_one_row_decides_nothing():
     assert paired(np.array([5.0]), np.array([2.0])).tied
 

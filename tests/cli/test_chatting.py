@@ -28,3 +28,18 @@ def test_the_oldest_is_forgotten_and_a_prompt_that_is_too_long_is_said(tmp_path:
     assert talk.line("too long " * 400)
     assert "Shorten it" in said.getvalue()
     assert talk.line("and now?"), "the talk goes on"
+
+
+def test_a_template_that_knows_no_system_is_said_and_the_talk_goes_on(tmp_path: Path) -> None:
+    small_lm.make(tmp_path, "gpt2")
+    picky = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}" + CHATML
+    reading = {"kind": "chat", "template": picky, "learned": "answers"}
+    (tmp_path / "rendering.json").write_text(json.dumps(reading), encoding="utf-8")
+    said = io.StringIO()
+    talk = _Talk(generator.load(tmp_path), "", 4, Console(file=said, width=200))
+    assert talk.line("/system be brief")
+    assert talk.line("hello")
+    assert "no system here" in said.getvalue()
+    assert talk.line("/system")
+    assert talk.line("hello")
+    assert said.getvalue().count("no system here") == 1

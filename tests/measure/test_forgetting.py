@@ -45,6 +45,14 @@ def test_the_untuned_model_has_forgotten_nothing_and_its_perplexity_is_that_of_t
     assert sum(own["tokens"]) == sums[1]
 
 
+def test_a_heading_of_one_token_counts_for_nothing(lm: Callable[..., Any], stories: Path) -> None:
+    config = forgetting.Config(texts=("", *OWN, ""))
+    own, untuned = forgetting.sample(lm(), config), forgetting.reference(stories, config, "causal_lm", 128)
+    found = forgetting.summarize([own], config, untuned)
+    assert [found[name].n for name in forgetting.READINGS] == [2, 2]
+    assert own == forgetting.sample(lm(), forgetting.Config(texts=OWN))
+
+
 def test_rows_are_no_longer_than_the_studys(lm: Callable[..., Any]) -> None:
     found = forgetting.sample(lm(max_length=32), forgetting.Config(texts=OWN))
     whole = forgetting.sample(lm(), forgetting.Config(texts=OWN))

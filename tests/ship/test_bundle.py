@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -160,3 +161,16 @@ def test_the_adapter_answers_in_plain_peft_and_transformers(bundle: Path, finish
     with torch.inference_mode():
         assert torch.allclose(plain(**inputs).logits, tuned(**inputs).logits, atol=1e-5)
         assert plain(**inputs).logits.std() > 0.01
+
+
+def test_what_killed_ships_left_is_swept_and_a_bundle_moved_aside_comes_back(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for name in (f".out.{dead.pid}.new", f".out.{dead.pid}.new.abc.logits", f".out.{dead.pid}.old", f".out.{os.getpid()}.new",
+                 f".other.{dead.pid}.new", ".out.notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".out.{dead.pid}.old" / "kept").touch()
+    bundles._sweep(tmp_path / "out")
+    assert (tmp_path / "out" / "kept").is_file()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"out", f".out.{os.getpid()}.new", f".other.{dead.pid}.new", ".out.notes"}

@@ -4,13 +4,16 @@ import csv
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from tests.tasks import small_lm
+from tests.tasks.test_causal_lm import CHATML
 
 from trimtune import api
 from trimtune.errors import TrimtuneError
 from trimtune.ship import generator
+from trimtune.ship.prompts import prompt_of
 from trimtune.study.turns import Turn
 
 pytestmark = pytest.mark.slow
@@ -90,3 +93,26 @@ def test_a_folder_without_a_language_model_is_refused(tmp_path):
 def test_an_unknown_key_of_the_data_is_refused(tuned, tmp_path):
     with pytest.raises(TrimtuneError, match="promt"):
         api.tune("x.csv", out=tmp_path / "o", model=str(tuned[0]), method="lora", task="causal-lm", data={"promt": "question"})
+
+
+def test_a_list_of_numbers_is_something_to_say():
+    for said in ("[1, 2, 3]", "[]", '["a"]'):
+        assert [turn.content for turn in prompt_of(said, "chat", "a prompt")] == [said]
+    assert [turn.role for turn in prompt_of('[{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]', "chat",
+                                            "a prompt")] == ["system", "user"]
+
+
+def test_the_card_of_a_chat_model_asks_as_training_did(tmp_path, monkeypatch):
+    small_lm.make(tmp_path / "model", "gpt2")
+    (tmp_path / "chat.jinja").write_text(CHATML, encoding="utf-8")
+    rows = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text.upper()}]}
+            for text in small_lm.texts()[:60]]
+    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    api.tune(tmp_path / "talks.jsonl", out=tmp_path / "out", model=str(tmp_path / "model"), method="lora", task="causal-lm",
+             epochs=1, max_length=200, precision="fp32", data={"template": str(tmp_path / "chat.jinja")})
+    monkeypatch.chdir(tmp_path)
+    code = (tmp_path / "out" / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    asked = generator.load(tmp_path / "out").rendering.asked((Turn("user", "a prompt"),))
+    assert scope["inputs"]["input_ids"][0].tolist() == asked

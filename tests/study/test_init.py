@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,16 @@ def test_odd_names_of_columns_and_labels(name: str, tmp_path: Path) -> None:
     ("2024.csv", "study-2024"), ("!.csv", "study")])
 def test_names(source: str, name: str) -> None:
     assert free_name(source) == name
+
+
+def test_every_part_that_it_names_can_be_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\n" + ROWS)
+    text = draft(tmp_path / "train.csv", tmp_path)
+    known = {word: re.search(rf"Known: (.*)\n{word}:", text) for word in ("tune", "trim")}
+    for word, found in known.items():
+        assert found
+        text = re.sub(rf"\n{word}: \[.*\]", f"\n{word}: [{found[1]}]", text)
+    (tmp_path / "study.yaml").write_text(text.replace("# engine: [", "engine: ["), encoding="utf-8")
+    study = read.read(tmp_path / "study.yaml")
+    assert len(study.tune) > 5
+    assert len(study.engine) > 2

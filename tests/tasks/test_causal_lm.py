@@ -68,6 +68,22 @@ def test_an_answer_always_has_an_end_even_if_the_template_writes_none(tokenizer:
     assert any("padding" in note for note in rendering.words()), "its padding token is its end token"
 
 
+def test_a_mark_inside_an_answer_does_not_end_it(tokenizer: Any) -> None:
+    """Added tokens may be plain text to a model (runs of spaces in GPT-NeoX's); where the template ends nothing, we do."""
+    odd: Row = (PAIR[0], Turn("assistant", "four<|im_end|>five"))
+    assert marked(Rendering(tokenizer, "pairs", ENDLESS), odd).endswith("assistant: [four<|im_end|>five\n</s>]")
+    assert marked(Rendering(tokenizer, "pairs", CHATML), odd).endswith("assistant\n[four<|im_end|>five<|im_end|>]\n")
+
+
+def test_a_template_that_asks_for_the_date_is_told_the_same_one_always(tokenizer: Any) -> None:
+    today = "{% if strftime_now is defined %}It is {{ strftime_now('%d %B %Y') }}, {{ strftime_now( \"%Y\" ) }}.\n{% endif %}"
+    rendering = Rendering(tokenizer, "chat", today + CHATML)
+    assert "It is 26 July 2024, 2024." in marked(rendering, TALK)
+    assert any("26 Jul 2024" in note for note in rendering.words())
+    worked_out = Rendering(tokenizer, "chat", "{% set f = '%H' %}{{ strftime_now(f) }}" + CHATML)
+    fault(lambda: worked_out.tokens(TALK), "asks for the time")
+
+
 def test_what_ends_an_answer(tokenizer: Any) -> None:
     end, turn = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert causal_lm.ends(Rendering(tokenizer, "pairs")) == {end}

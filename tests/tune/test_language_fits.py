@@ -267,7 +267,8 @@ def test_an_adapted_output_layer_is_refused(language):
 def test_rows_longer_than_the_model_has_positions_are_refused(language, method, virtual):
     model, *_ = fed(language, method, **({"virtual_tokens": virtual} if virtual else {}))
     held = model.config.max_position_embeddings - virtual
-    fitting.refuse_long(model, held)
+    fitting.refuse_long(model, held, lambda: 10**6)
+    fitting.refuse_long(model, held + 1, lambda: held)
     with pytest.raises(TrimtuneError, match="positions") as caught:
-        fitting.refuse_long(model, held + 1)
+        fitting.refuse_long(model, held + 1, lambda: held + 1)
     assert caught.value.do == f"Set fit.max_length to {held} or less."

@@ -16,6 +16,9 @@ MORE = {"latency_p50_ms": "slower", "size_mb": "larger", "fit_seconds": "longer 
 LESS = {"latency_p50_ms": "faster", "size_mb": "smaller", "fit_seconds": "cheaper to tune"}
 MOST = {"latency_p50_ms": "fastest", "size_mb": "smallest", "fit_seconds": "cheapest to tune"}
 
+_MOST = 700.0
+"""nats: e to more than this is no float"""
+
 
 def ratio(row: Row, other: Row, reading: str, words: dict[str, str]) -> str:
     """`1.8× slower`, `3% larger`; empty where `row`'s reading isn't above `other`'s. Says so if the two can't be told apart."""
@@ -45,7 +48,7 @@ def best_of(compared: Compared) -> str:
 def said(compared: Compared, name: str) -> str:
     """`87.1% of 480 test rows right`, `perplexity 3.21 on 480 test prompts`."""
     if isinstance(compared, Likelihoods):
-        return f"perplexity {math.exp(-compared.score(name)):.3g} on {compared.n} test prompts"
+        return f"perplexity {perplexity(-compared.score(name)):.3g} on {compared.n} test prompts"
     return f"{percent(compared.score(name))}% of {compared.n} test rows right"
 
 
@@ -53,7 +56,7 @@ def ahead(compared: Compared, first: str, second: str) -> str:
     """How much better the first one is: `2.0 points more accurate`, `4.2% lower in perplexity`."""
     value = compared.difference(first, second).value
     if isinstance(compared, Likelihoods):
-        return f"{100 * (1 - math.exp(-value)):.2g}% lower in perplexity"
+        return f"{100 * (1 - perplexity(-value)):.2g}% lower in perplexity"
     return f"{100 * value:.1f} points more accurate"
 
 
@@ -61,14 +64,15 @@ def behind(compared: Compared, first: str, second: str) -> str:
     """How much worse the first one is: `2.0 points less accurate`, `4.4% higher in perplexity`."""
     value = compared.difference(second, first).value
     if isinstance(compared, Likelihoods):
-        return f"{100 * math.expm1(value):.2g}% higher in perplexity"
+        more = perplexity(value)
+        return f"{100 * (more - 1):.2g}% higher in perplexity" if more < 2 else f"{more:.3g}× the perplexity"
     return f"{100 * value:.1f} points less accurate"
 
 
 def spanned(compared: Compared, first: str, second: str) -> str:
     """The 95% interval of how much worse the first one is."""
     found = compared.difference(second, first)
-    low, high = ((math.expm1(end) for end in (found.low, found.high)) if isinstance(compared, Likelihoods)
+    low, high = ((perplexity(end) - 1 for end in (found.low, found.high)) if isinstance(compared, Likelihoods)
                  else (found.low, found.high))
     return f"95% interval {100 * low:.1f} to {100 * high:.1f}{'%' if isinstance(compared, Likelihoods) else ''}"
 
@@ -78,8 +82,8 @@ def beside(compared: Compared, first: str, second: str) -> str:
     found, scores = compared.difference(first, second), (compared.score(first), compared.score(second))
     ends = (found.value, found.low, found.high)
     if isinstance(compared, Likelihoods):
-        one, other = (f"{math.exp(-score):.3g}" for score in scores)
-        value, high, low = (f"{100 * math.expm1(-end):+.1f}" for end in ends)
+        one, other = (f"{perplexity(-score):.3g}" for score in scores)
+        value, high, low = (f"{100 * (perplexity(-end) - 1):+.3g}" for end in ends)
         return f"perplexity {one} against {other} on {compared.n} test prompts ({value}%, 95% interval {low} to {high})"
     if isinstance(compared, Texts):
         one, other = (f"{score:.1f}" for score in scores)
@@ -88,6 +92,11 @@ def beside(compared: Compared, first: str, second: str) -> str:
     one, other = map(percent, scores)
     value, low, high = (f"{100 * end:+.1f}" for end in ends)
     return f"{one}% against {other}% of {compared.n} test rows right ({value} points, 95% interval {low} to {high})"
+
+
+def perplexity(nats: float) -> float:
+    """Of a mean negative log-likelihood, or the ratio of two perplexities from the difference of their logarithms; finite."""
+    return math.exp(min(nats, _MOST))
 
 
 def percent(share: float | None) -> str:

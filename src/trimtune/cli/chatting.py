@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from trimtune.errors import TrimtuneError
+from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.ship.bundle import language_model
 from trimtune.ship.generator import Generator
 from trimtune.study.turns import ASSISTANT, Turn
@@ -49,18 +49,18 @@ class _Talk:
         chat = self.model.kind == "chat"
         first = [Turn(_SYSTEM, self.system)] * bool(chat and self.system)
         said = [*first, *self.turns * chat, asked]
-        while not self.model.has_room(tuple(said)) and len(said) > len(first) + 1:
-            del self.turns[:2]
-            said = [*first, *self.turns, asked]
-            self._note("The oldest question and its answer are forgotten: the model can hold no more.")
         answer, stopped = "", False
         try:
+            while not self.model.has_room(tuple(said)) and len(said) > len(first) + 1:
+                del self.turns[:2]
+                said = [*first, *self.turns, asked]
+                self._note("The oldest question and its answer are forgotten: the model can hold no more.")
             for piece in self.model.stream(tuple(said), self.max_new):
                 answer += piece
                 print(piece, end="", flush=True)
         except KeyboardInterrupt:
             stopped = True
-        except TrimtuneError as error:
+        except (TrimtuneError, StepFailed) as error:
             self._note(str(error))
             return
         print(flush=True)

@@ -14,7 +14,8 @@ from trimtune.errors import TrimtuneError
 from trimtune.measure import _machine
 from trimtune.study.model import locate
 
-_PACKAGES = ("trimtune", "torch", "transformers", "peft", "optuna", "onnxruntime", "openvino", "nncf", "torchao")
+_PACKAGES = ("trimtune", "torch", "transformers", "peft", "optuna", "onnxruntime", "openvino", "nncf", "gguf",
+             "llama-cpp-python")
 _NEEDED_MB = 2000
 """free disk space that a study of a small model takes comfortably"""
 

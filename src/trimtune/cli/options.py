@@ -82,7 +82,7 @@ LearningRate = Annotated[float | None, Option("--lr", help="Learning rate. [defa
 Epochs = Annotated[int, Option("--epochs", min=1, max=1000, help="Passes over the rows.")]
 BatchSize = Annotated[int, Option("--batch-size", min=1, max=4096,
                                      help="Rows per step; more than memory holds are accumulated to the same gradient.")]
-MaxLength = Annotated[int, Option("--max-length", min=4, max=8192, help="Tokens kept of each row.")]
+MaxLength = Annotated[int, Option("--max-length", min=4, max=8192, help="Tokens of a row; longer texts are cut, pairs left out.")]
 Precision = Annotated[Literal["auto", "fp32", "bf16"], Option("--precision", help="auto: the fastest by a timed matrix product.")]
 Patience = Annotated[int, Option("--patience", min=0, max=1000,
                                  help="End after so many epochs without a better score; 0: never.")]
@@ -92,6 +92,6 @@ Packing = Annotated[Literal["auto", "on", "off"], Option("--packing",
                                                             help="A language model's rows one behind another instead of padded; "
                                                                  "auto: where that saves a tenth of their places.")]
 Seed = Annotated[int, Option("--seed", min=0, max=2**32 - 1, help="Of everything random, a split of the rows too.")]
-Validation = Annotated[str | None, Option("--validation", metavar="DATA", help="Validation rows. [default: 15% of each class]")]
-Test = Annotated[str | None, Option("--test", metavar="DATA", help="Test rows. [default: 15% of each class]")]
+Validation = Annotated[str | None, Option("--validation", metavar="DATA", help="Validation rows. [default: 15%, by class]")]
+Test = Annotated[str | None, Option("--test", metavar="DATA", help="Test rows. [default: 15%, by class]")]
 Task = Annotated[str, Option("--task", help=f"One of {', '.join(name.replace('_', '-') for name in parts.names('task'))}.")]

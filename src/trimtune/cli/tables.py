@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtune.report import tables, words
-from trimtune.results import DataFacts, Plan, Result
+from trimtune.results import Plan, Result
 
 _WIDE, _WIDER = 100, 120
 _NARROW = ("accuracy", "perplexity", "latency_p50_ms", "size_mb", "fit_seconds")
@@ -93,7 +93,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     size = f", {parameters / 1e6:.1f} million parameters" if isinstance(parameters, int | float) else ""
     console.print(Text(f"{study.name}: {study.model}{size}, {study.task.replace('_', ' ')}", style="bold"))
     rows = ", ".join(f"{count:,} {split}" for split, count in facts.rows.items())
-    console.print(Text(f"data: {rows} rows; {_columns(facts)}"))
+    console.print(Text(f"data: {rows} rows; {words.columns(facts)}"))
     for note in facts.notes:
         console.print(Text(f"  - {note}"))
     console.print()
@@ -121,14 +121,6 @@ def show_plan(plan: Plan, console: Console) -> None:
         console.print(Text(f"can't run here: {count} of them, since {reason}", style="yellow"))
     limits = ", ".join(map(str, study.require)) or "none"
     console.print(Text(f"limits: {limits}; prefer {study.prefer}"))
-
-
-def _columns(facts: DataFacts) -> str:
-    """`text 'body', label 'kind', 12 labels`; `pairs: prompt 'mr', completion 'ref'`."""
-    if facts.labels:
-        return f"text '{facts.text}', label '{facts.label}', {len(facts.labels)} labels"
-    pairs = f"prompt '{facts.text}', completion '{facts.label}'"
-    return f"{facts.kind}: {pairs}" if facts.kind == "pairs" else f"{facts.kind}: '{facts.text}'"
 
 
 def show_doctor(found: dict[str, Any], console: Console) -> None:

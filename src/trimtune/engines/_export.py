@@ -29,7 +29,8 @@ def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study
     shared = {"config": engine.config, "numerics": wanted, "max_length": study.fit.max_length, "task": study.task}
     arguments = {**shared, "engine": engine.name, "source": model.folder, "rows": rows.folder}
     return store.step("engine", engine.name, _export, arguments, config={**shared, **place()}, parents=(model, rows),
-                      code=parts.source_hash("engine", engine.name) + parts.source_hash("task", study.task))
+                      code=parts.source_hash("engine", engine.name) + parts.source_hash("task", study.task)
+                      + parts.shared_hash("trim"))
 
 
 def why_not(candidate: Candidate, task: str) -> str | None:

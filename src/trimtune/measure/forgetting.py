@@ -83,8 +83,9 @@ def _taken(decoder: Decoder, tokenizer: PreTrainedTokenizerBase, max_length: int
         return {"nll": [], "tokens": []}
     nll = _likelihood.of(decoder, pieces, [[IGNORED, *piece[1:]] for piece in pieces], len(tokenizer), config.batch_size,
                          config.logits_mb)
-    sums = [np.bincount(texts, weights=column) for column in (nll, [len(piece) - 1 for piece in pieces])]
-    return {"nll": sums[0].tolist(), "tokens": [int(count) for count in sums[1]]}
+    nll_N, tokens_N = (np.bincount(texts, weights=column) for column in (nll, [len(piece) - 1 for piece in pieces]))
+    counts_N = tokens_N > 0  # a heading of one token foretells nothing
+    return {"nll": nll_N[counts_N].tolist(), "tokens": [int(count) for count in tokens_N[counts_N]]}
 
 
 def summarize(samples: list[dict[str, Any]], config: Config, reference: dict[str, Any] | None = None) -> dict[str, Reading]:

@@ -76,12 +76,8 @@ def asked(result: Result) -> list[tuple[str, str]]:
 
 def commands(result: Result, folder: Path) -> dict[str, str]:
     """The commands that go on from a run folder, quoted for a shell."""
-    run, picked = shlex.quote(str(folder)), result.choice.picked
-    ship = f"trimtune ship {run} -o bundle/"
-    if picked and tables.metric(result) == "perplexity":
-        label = result.row(picked).candidate.method.label.replace("/", "_")
-        ship = f"trimtune chat {shlex.quote(str(folder / 'tuned' / label))}"
-    return {"ship": ship, "choose": f'trimtune choose {run} --require "…"'}
+    run = shlex.quote(str(folder))
+    return {"ship": f"trimtune ship {run} -o bundle/", "choose": f'trimtune choose {run} --require "…"'}
 
 
 def answers(result: Result) -> list[tuple[str, str, list[tuple[str, str, bool]]]]:

@@ -100,7 +100,7 @@ def _failures(result: Result) -> str:
 
 def _around(result: Result) -> str:
     rows = ", ".join(f"{split} {count}" for split, count in facts.split_rows(result))
-    lines = [f"- Rows: {plain(rows)}; {words.count(len(result.data.labels), 'label')}",
+    lines = [f"- Rows: {plain(rows)}; {plain(words.columns(result.data))}",
              *(f"- {plain(note)}" for note in result.data.notes),
              *(f"- Machine, {plain(name)}: {plain(value)}" for name, value in facts.machine(result)),
              *(f"- {plain(way.reading)}: n = {way.samples}" + (f", interval: {plain(way.interval)}" if way.interval else "")

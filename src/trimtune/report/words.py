@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from trimtune.records import Limit, Reading
-from trimtune.results import Baseline, Result, Row
+from trimtune.results import Baseline, DataFacts, Result, Row
 
 NAMES = {
     "accuracy": "Accuracy",
@@ -190,6 +190,14 @@ def moment(given: str) -> str:
         return given
     zone = when.strftime("%z")
     return f"{when:%Y-%m-%d %H:%M:%S}" + ("" if not zone else " UTC" if zone == "+0000" else f" {zone}")
+
+
+def columns(facts: DataFacts) -> str:
+    """`text 'body', label 'kind', 12 labels`; `pairs: prompt 'mr', completion 'ref'`."""
+    if facts.labels:
+        return f"text '{facts.text}', label '{facts.label}', {count(len(facts.labels), 'label')}"
+    pairs = f"prompt '{facts.text}', completion '{facts.label}'"
+    return f"{facts.kind}: {pairs}" if facts.kind == "pairs" else f"{facts.kind}: '{facts.text}'"
 
 
 def count(n: int, one: str, many: str = "") -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from trimtune.ship import generator
 from trimtune.ship.generator import Generator
 from trimtune.ship.manifest import MANIFEST, MODEL, check, listing
 from trimtune.ship.predictor import Predictor
+from trimtune.store import alive
 from trimtune.study import language
 
 
@@ -52,6 +54,7 @@ def ship(run_folder: Path, out: Path, candidate: str | None = None, watch: Watch
     build, row = formats.chosen(format_, result, candidate)
     source = open_run(run_folder, result, row)
     out.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(out)
     new, old = (out.parent / f".{out.name}.{os.getpid()}.{word}" for word in ("new", "old"))
     try:
         manifest = build(source, new, watch)
@@ -66,6 +69,17 @@ def ship(run_folder: Path, out: Path, candidate: str | None = None, watch: Watch
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)
     return manifest
+
+
+def _sweep(out: Path) -> None:
+    """Remove what killed processes left beside `out`; a bundle that one of them had moved aside comes back."""
+    for folder in out.parent.glob(".*"):
+        left = re.fullmatch(rf"\.{re.escape(out.name)}\.(\d+)\.(new|old)(\..*)?", folder.name)
+        if left and folder.is_dir() and not alive(int(left[1])):
+            if left[2] == "old" and not out.exists():
+                folder.rename(out)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def load(folder: str | Path, n_threads: int | None = None) -> Predictor | Generator:

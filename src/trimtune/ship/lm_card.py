@@ -46,7 +46,8 @@ def use(source: Source, manifest: dict[str, Any]) -> str:
         return "\n\n".join([*said, more])
     own = bool(lm_answers.read(source.tuned.folder)["template"])
     said += ["With peft and transformers alone, `adapter/` on the base model: the tuned model, before any trim.", _PEFT.format(
-        imports="import json\n" * own, base=base, example=example(source),
+        imports="import json\n" * own, base=base,
+        example=causal_lm.example(source.tuned.folder, source.result.study.fit.max_length),
         template='tokenizer.chat_template = json.load(open("bundle/model/rendering.json"))["template"]\n' * own)]
     return "\n\n".join([*said, served(source.tuned.folder / causal_lm.ADAPTER, base, source.result.study.name, "bundle/adapter")])
 
@@ -60,19 +61,6 @@ def asking(source: Source) -> str:
         return (f"Prompts go through the chat template {rendering.facts()['template']} (the first digits of its sha256), as in "
                 "training.")
     return "A prompt is followed by a line break, then by its answer, as in training; there is no chat template."
-
-
-def example(source: Source) -> str:
-    """How someone with transformers alone asks `model`, with its `tokenizer`."""
-    rendering = _rendering(source)
-    ends = sorted(causal_lm.ends(rendering)) if rendering.kind != TEXT else []
-    inputs = ('inputs = tokenizer.apply_chat_template([{"role": "user", "content": "a prompt"}], add_generation_prompt=True,\n'
-              '                                       return_dict=True, return_tensors="pt")' if rendering.template else
-              'inputs = tokenizer("how a text begins", return_tensors="pt")' if rendering.kind == TEXT else
-              'inputs = tokenizer("a prompt\\n", return_tensors="pt")')
-    stops = f", eos_token_id={ends}" if len(ends) > 1 else ""
-    return (f"{inputs}\nout = model.eval().generate(**inputs, max_new_tokens=100, do_sample=False{stops})\n"
-            'answer = tokenizer.decode(out[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)')
 
 
 def served(adapter: Path | None, base: str, name: str, where: str) -> str:

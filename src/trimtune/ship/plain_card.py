@@ -32,8 +32,7 @@ def card(source: Source, folder: Path, hop: Any, format_: str) -> str:
         auto=task.AUTO_CLASS, name=name, peft="from peft import PeftModel\n" if is_adapter else "",
         given=f'"{base}"{labels}' if is_adapter else f'"{name}"',
         adapter=f'model = PeftModel.from_pretrained(model, "{name}")\n' if is_adapter else "",
-        example=lm_card.example(source) if is_lm else
-        _labels_set(source) * is_adapter + task.EXAMPLE.format(max_length=result.study.fit.max_length))
+        example=_labels_set(source) * (is_adapter and not is_lm) + task.example(source.tuned.folder, result.study.fit.max_length))
     what = (f"The adapter of `{base}` tuned by **{candidate.method.label}**, in PEFT's layout" if is_adapter else
             f"`{base}` tuned by **{candidate.method.label}**, trimmed by **{candidate.trims_label}**, as plain weights of "
             "transformers in float32")

@@ -25,6 +25,8 @@ def prompt_of(given: Any, kind: str, at: str) -> Row:
     """
     role = TEXT if kind == "text" else USER
     said = turns.listed(given) if kind == "chat" else given
+    if isinstance(given, str) and not (isinstance(said, list) and said and all(isinstance(turn, dict) for turn in said)):
+        said = given  # "[1, 2, 3]" is something to say, not a conversation
     if isinstance(said, tuple) and said and all(isinstance(turn, Turn) for turn in said):
         return said
     if isinstance(said, list):

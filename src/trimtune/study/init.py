@@ -15,6 +15,7 @@ from trimtune.results import DataFacts
 from trimtune.study import data, sources
 from trimtune.study.read import MODEL, TASK, TRIM, TUNE
 from trimtune.study.text_file import shown
+from trimtune.study.uses import able
 
 NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev", "development"),
          "test": ("test", "testing")}
@@ -80,14 +81,14 @@ task: {TASK}
 {_lines(f"# {_comment(comment)}" for comment in comments)}data:
 {_lines(f"  {line}" for line in where)}
 # Ways of tuning; each gets the same budget and its own learning rate. With settings: {{lora: {{r: 16}}}}
-# Known: {', '.join(parts.names('method'))}
+# Known: {', '.join(able('method', parts.names('method'), TASK))}
 tune: [{', '.join(TUNE)}]
 
-# Ways of making it smaller; [a, b] is a chain. Known: none, {', '.join(parts.names('trim'))}
+# Ways of making it smaller; [a, b] is a chain. Known: none, {', '.join(able('trim', parts.names('trim'), TASK))}
 trim: [{', '.join(TRIM)}]
 
 # Where the result runs: every engine that is installed here, unless you name some; `trimtune parts` tells which must be named.
-# engine: [{', '.join(parts.names('engine'))}]
+# engine: [{', '.join(able('engine', parts.names('engine'), TASK))}]
 
 # What every fit shares:
 # fit: {{epochs: {fit.epochs}, batch_size: {fit.batch_size}, max_length: {fit.max_length}, patience: {fit.patience}, \

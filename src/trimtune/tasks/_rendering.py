@@ -12,8 +12,10 @@ is asked for; so no token straddles the two.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,9 @@ _AFTER_PROMPT = "\n"
 """between a pair's prompt and its completion, where no template says more"""
 _NAMED = 10
 """row numbers that a note lists"""
+_CLOCK = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+_TODAY = date(2024, 7, 26)
+"""what Llama's templates say where no clock is at hand"""
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ class Rendering:
 
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
         try:
-            return str(self.tokenizer.apply_chat_template(messages, chat_template=self.template, tokenize=False,
+            return str(self.tokenizer.apply_chat_template(messages, chat_template=dated(self.template), tokenize=False,
                                                           add_generation_prompt=prompt))
         except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
             what = (str(error).splitlines() or [type(error).__name__])[0]
@@ -190,7 +195,7 @@ class Rendering:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if not answer:
             return ids, [self.loss == "all"] * len(ids)
-        last = self._last_special(ids) if self.template else None
+        last = self._last_special(ids) if self._template_ends else None
         if last is None:
             return [*ids, end_of(self.tokenizer)], [True] * (len(ids) + 1)
         return ids, [index <= last or self.loss == "all" for index in range(len(ids))]
@@ -198,6 +203,14 @@ class Rendering:
     @cached_property
     def _special(self) -> set[int]:
         return {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
+
+    @cached_property
+    def _template_ends(self) -> bool:
+        """Whether the template ends an answer; asked of a plain one, since an answer may hold special tokens of its own."""
+        if not self.template:
+            return False
+        answer = self.stretches((Turn("user", "a"), Turn(ASSISTANT, "b")))[-1][0]
+        return self._last_special(self.tokenizer(answer, add_special_tokens=False)["input_ids"]) is not None
 
     def _last_special(self, ids: Sequence[int]) -> int | None:
         return next((index for index in range(len(ids) - 1, -1, -1) if ids[index] in self._special), None)
@@ -213,6 +226,8 @@ class Rendering:
             notes.append(f"chat template {digest(self.template)}; an answer ends with "
                          + (f"{end}, added since the template ends none" if last is None
                             else self.tokenizer.convert_ids_to_tokens(ids)[last]))
+            if _CLOCK.search(self.template):
+                notes.append(f"the chat template asks for today's date; it is always told {_TODAY:%d %b %Y}")
         elif self.kind == "pairs":
             notes.append(f"no chat template: prompt, line break, completion, {end}")
         if self.tokenizer.pad_token_id in (None, self.tokenizer.eos_token_id):
@@ -235,6 +250,20 @@ class Rendering:
 def digest(template: str) -> str:
     """The short hash by which a template is told from another, in manifests and messages."""
     return hashlib.sha256(template.encode()).hexdigest()[:12]
+
+
+def dated(template: str) -> str:
+    """A template that asks for today's date, told the same one always: else a row would be other tokens on another day.
+
+    Raises:
+        TrimtuneError: it asks in a form that isn't written out in it.
+    """
+    found = _CLOCK.sub(lambda asked: repr(_TODAY.strftime(asked[2])), template)
+    if "strftime_now(" in found:
+        raise TrimtuneError("data.template: it asks for the time in a form that it works out itself.",
+                            'Rows must be the same tokens on every day. Allowed: strftime_now("%d %b %Y") and the like.',
+                            "Write the form into the template, or leave the date out.")
+    return found
 
 
 def end_of(tokenizer: Any) -> int:

@@ -21,10 +21,10 @@ from trimtune.errors import TrimtuneError
 from trimtune.records import DataSpec, Study
 from trimtune.study import language
 from trimtune.study.text_file import lines, shown
-from trimtune.study.turns import ASSISTANT, USER, Turn
+from trimtune.study.turns import ASSISTANT, TEXT, USER, Turn
 from trimtune.tasks import _pretrained
 from trimtune.tasks._chunked_loss import IGNORED, chunked
-from trimtune.tasks._inputs import Inputs
+from trimtune.tasks._inputs import READING, Inputs
 from trimtune.tasks._rendering import Rendering, end_of
 
 if TYPE_CHECKING:
@@ -38,10 +38,6 @@ PEFT_TASK = "CAUSAL_LM"
 AUTO_CLASS = "AutoModelForCausalLM"
 METRIC = "perplexity"
 """what fits are chosen by, on validation rows: of the learned tokens"""
-EXAMPLE = """\
-inputs = tokenizer("a prompt\\n", return_tensors="pt")
-answer = tokenizer.decode(model.eval().generate(**inputs, max_new_tokens=100)[0], skip_special_tokens=True)"""
-"""how someone with transformers alone asks the loaded model"""
 PACKS = True
 """rows may stand one behind another in a line: a row's first token is never learned, so no row answers for its neighbor"""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -94,6 +90,19 @@ def load_model(folder: Path, attention: str = "sdpa", merge: bool = True) -> tor
     `merge` folds an adapter into the weights where it can be folded (LoRA, IA3); prefixes and prompts stay beside them.
     """
     return _pretrained.with_adapter(load_base(folder, attention), folder, merge)
+
+
+def example(folder: Path, max_length: int) -> str:
+    """How someone with transformers alone asks the `model` of a tuned folder with its `tokenizer`, as rows were in training."""
+    rendering = rendered(load_tokenizer(folder), **json.loads((folder / READING).read_text(encoding="utf-8")))
+    stops = sorted(ends(rendering)) if rendering.kind != TEXT else []
+    inputs = ('inputs = tokenizer.apply_chat_template([{"role": "user", "content": "a prompt"}], add_generation_prompt=True,\n'
+              '                                       return_dict=True, return_tensors="pt")' if rendering.template else
+              'inputs = tokenizer("how a text begins", return_tensors="pt")' if rendering.kind == TEXT else
+              'inputs = tokenizer("a prompt\\n", return_tensors="pt")')
+    stop = f", eos_token_id={stops}" if len(stops) > 1 else ""
+    return (f"{inputs}\nout = model.eval().generate(**inputs, max_new_tokens=100, do_sample=False{stop})\n"
+            'answer = tokenizer.decode(out[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)')
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -190,7 +199,7 @@ def score(states_ND: torch.Tensor, weight_VD: torch.Tensor | None, labels_N: tor
 
 def metric(score_: float) -> float:
     """A mean log-likelihood as the metric that users know: the perplexity."""
-    return math.exp(-score_)
+    return math.exp(min(-score_, 700.0))
 
 
 def loss_of(class_weights_: str, splits: language.Rows) -> Callable[..., torch.Tensor]:

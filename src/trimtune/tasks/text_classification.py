@@ -35,10 +35,9 @@ METRIC = "accuracy"
 AUTO_CLASS = "AutoModelForSequenceClassification"
 HEADS = ("classifier", "score", "classification_head")
 """what transformers calls the head, by architecture"""
-EXAMPLE = """\
+_EXAMPLE = """\
 inputs = tokenizer(["a text", "another"], padding=True, truncation=True, max_length={max_length}, return_tensors="pt")
 answers = [model.config.id2label[index] for index in model.eval()(**inputs).logits.argmax(-1).tolist()]"""
-"""how someone with transformers alone asks the loaded model"""
 
 
 def describe_base(folder: Path, labels: Sequence[str]) -> None:
@@ -95,6 +94,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def example(folder: Path, max_length: int) -> str:
+    """How someone with transformers alone asks the loaded `model` of a tuned folder with its `tokenizer`."""
+    return _EXAMPLE.format(max_length=max_length)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> dict[str, np.ndarray]:

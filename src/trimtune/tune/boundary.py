@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
@@ -40,7 +41,7 @@ def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int,
 
     part = parts.load("task", task)
     splits = part.rows.load(rows)
-    model = part.load_base(base).eval().requires_grad_(False)
+    model = _headless(part, base)
     device.put(model, precision.dtype(precision_))
     tokenizer = part.load_tokenizer(base)
     below = len(layers_of(model)) - top_layers
@@ -53,7 +54,7 @@ def compute(folder: Path, *, base: Path, rows: Path, task: str, batch_size: int,
     if size / 1e6 > MEMORY_SHARE * memory_mb():
         return {"stored": False, "why": f"they would take {size / 1e6:.0f} MB, more than {MEMORY_SHARE:.0%} of the memory"}
     with torch.inference_mode():
-        if not agrees(part.load_base(base).eval(), below, ids["train"], pad_id):
+        if not agrees(_headless(part, base), below, ids["train"], pad_id):
             return {"stored": False, "why": f"{type(model).__name__} can't be run from layer {below} on"}
         seen: list[torch.Tensor] = []
         _watch(layers_of(model)[below], seen)
@@ -160,6 +161,15 @@ def _watch(layer: torch.nn.Module, into: list[torch.Tensor]) -> Any:
         lambda _, args, options: into.append(args[0] if args else options["hidden_states"]), with_kwargs=True)
 
 
+def _headless(part: ModuleType, base: Path) -> Any:
+    """The frozen base in float32, without a cache or, of a language model, the logits of whole batches, which nobody asks for."""
+    model = part.load_base(base).eval().requires_grad_(False)
+    model.config.use_cache = False
+    if hasattr(part, "split_off"):
+        part.split_off(model)
+    return model
+
+
 def _of(model: Any, seen: list[torch.Tensor], ids: list[list[int]], batch_size: int, pad_id: int, name: str) -> torch.Tensor:
     """States [sum T, D] of all rows, in the rows' order, as the watched layer sees them."""
     import torch
@@ -177,7 +187,7 @@ def _of(model: Any, seen: list[torch.Tensor], ids: list[list[int]], batch_size: 
 
 
 def agrees(model: Any, below: int, ids: list[list[int]], pad_id: int) -> bool:
-    """Do the stored states of a few rows, short and long, give the logits of the whole model? In float32."""
+    """Do the stored states of a few rows, short and long, give the answers of the whole model? In float32."""
     import torch
 
     by_length = sorted(range(len(ids)), key=lambda row: len(ids[row]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -57,7 +59,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
         feed, validation = token_feeds(model, part, base, splits, max_length, reading, packing_, batch_size)
     else:
         feed, validation = feature_feeds(model, features_, splits)
-    refuse_long(model, max([*feed.lengths, *validation.lengths]))
+    refuse_long(model, max_length, partial(_longest, part, base, splits, max_length, reading))
     learning = Learning(model, feed.tokens | validation.tokens, precision.dtype("fp32" if on_features else precision_), team)
     if features_ is not None and not on_features:
         feed, validation = boundary.feeds(model, features_, settings.top_layers(config_), feed, validation)
@@ -134,17 +136,27 @@ def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_r
     return facts
 
 
-def refuse_long(model: Any, longest: int) -> None:
-    """Raises TrimtuneError where a row has more tokens than the model has positions: an index error, or rotary angles that
-    it never saw.
+def refuse_long(model: Any, max_length: int, longest_of: Callable[[], int]) -> None:
+    """Raises TrimtuneError where a row of any split has more tokens than the model has positions: an index error, or rotary
+    angles that it never saw.
+
+    Args:
+        longest_of: counts the tokens of the longest row; asked only where `max_length` would let a row be too long.
     """
-    held = getattr(model.config, "max_position_embeddings", None) or longest
+    held = getattr(model.config, "max_position_embeddings", None) or max_length
     virtual = memory.virtual_tokens(model)
+    longest = longest_of() if max_length + virtual > held else 0
     if longest + virtual > held:
         beside = f" and {virtual} virtual ones" if virtual else ""
         raise TrimtuneError(f"The longest row has {longest} tokens{beside}; the model has {held} positions.",
                             "Rows are as long as fit.max_length lets them be.",
                             f"Set fit.max_length to {held - virtual} or less.")
+
+
+def _longest(part: ModuleType, base: Path, splits: Any, max_length: int, reading: dict[str, Any] | None) -> int:
+    tokenizer = part.load_tokenizer(base)
+    return max(len(row) for name in ("train", "validation", "test")
+               for row in part.inputs(tokenizer, getattr(splits, name), max_length, name, **reading or {}).ids)
 
 
 def rows_at_once(model: Any, batch_size: int, feed: Feed, validation: Feed, precision_: str) -> int:
