@@ -114,5 +114,5 @@ def test_the_card_of_a_chat_model_asks_as_training_did(tmp_path, monkeypatch):
     code = (tmp_path / "out" / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     scope: dict[str, Any] = {}
     exec(code, scope)
-    asked = generator.load(tmp_path / "out").rendering.asked((Turn("user", "a prompt"),))
+    asked = generator.load(tmp_path / "out")._rendering.asked((Turn("user", "a prompt"),))
     assert scope["inputs"]["input_ids"][0].tolist() == asked

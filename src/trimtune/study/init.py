@@ -81,14 +81,14 @@ task: {TASK}
 {_lines(f"# {_comment(comment)}" for comment in comments)}data:
 {_lines(f"  {line}" for line in where)}
 # Ways of tuning; each gets the same budget and its own learning rate. With settings: {{lora: {{r: 16}}}}
-# Known: {', '.join(able('method', parts.names('method'), TASK))}
+# Known: {_known('method')}
 tune: [{', '.join(TUNE)}]
 
-# Ways of making it smaller; [a, b] is a chain. Known: none, {', '.join(able('trim', parts.names('trim'), TASK))}
+# Ways of making it smaller; [a, b] is a chain. Known: none, {_known('trim')}
 trim: [{', '.join(TRIM)}]
 
 # Where the result runs: every engine that is installed here, unless you name some; `trimtune parts` tells which must be named.
-# engine: [{', '.join(able('engine', parts.names('engine'), TASK))}]
+# engine: [{_known('engine')}]
 
 # What every fit shares:
 # fit: {{epochs: {fit.epochs}, batch_size: {fit.batch_size}, max_length: {fit.max_length}, patience: {fit.patience}, \
@@ -102,6 +102,10 @@ budget: {{trials: {budget.trials}, seeds: {budget.seeds}, minutes: {budget.minut
 prefer: quality    # what decides among those inside the limits: quality, latency, size or cost
 seed: 0
 """
+
+
+def _known(kind: str) -> str:
+    return ", ".join(able(kind, parts.names(kind), TASK.replace("-", "_")))
 
 
 def _train_in(folder: Path) -> Path:
