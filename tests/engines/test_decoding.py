@@ -21,6 +21,7 @@ WAYS = [*((kind, True) for kind in KINDS), ("lora", False), ("ia3", False)]
 """a method, and whether its adapter is merged where that is possible"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize(("kind", "merge"), WAYS)
 def test_the_cache_changes_no_logit(base: str, kind: str, merge: bool, decoders: Decoders) -> None:
@@ -47,6 +48,7 @@ def test_every_method_is_felt(base: str, kind: str, decoders: Decoders) -> None:
     assert (np.abs(tuned - plain).max(1) > 0.1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize(("kind", "merge"), WAYS)
 def test_an_answer_is_the_same_in_a_batch_alone_without_cache_and_from_transformers(base: str, kind: str, merge: bool,
