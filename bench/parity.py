@@ -2,9 +2,9 @@
 
     python bench/parity.py --shared ../shared --json bench/results/parity.json
 
-LoRA is tuned for an epoch on E2E NLG: beside stories260K, and beside a small GPT-2 that is trained on 20 times as many rows first.
-The study is then shipped once per candidate, so each row is what `trimtune ship` printed; a candidate that it refuses says so. GGUF
-files are read back by llama.cpp where that is installed.
+LoRA is tuned for an epoch on E2E NLG: beside stories260K, and beside a small GPT-2 that is trained on 20 times as many rows
+first. The study is then shipped once per candidate, so each row is what `trimtune ship` printed; a candidate that it refuses
+says so. GGUF files are read back by llama.cpp where that is installed.
 """
 
 from __future__ import annotations
