@@ -155,7 +155,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def run(folder, source, config, rows_folder, seed, **study):
+def run(folder, source, config, setting):
     link_tree(source, folder)
     return {}
 '''

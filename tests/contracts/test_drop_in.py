@@ -47,7 +47,7 @@ Source: Citrus 2026, section 2.
 NUMERICS = None
 
 
-def run(folder, source, config, rows_folder, seed, **study):
+def run(folder, source, config, setting):
     """Nothing."""
     return {}
 '''

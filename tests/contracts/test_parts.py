@@ -18,7 +18,7 @@ CHOSEN = [(kind, name) for kind, name in PARTS if kind not in ("task", "baseline
 FUNCTIONS = {
     "baseline": {"fit": ["train", "validation", "classes", "base", "task", "max_length"]},
     "method": {"prepare": ["model", "config"]},
-    "trim": {"run": ["folder", "source", "config", "rows_folder", "seed"]},
+    "trim": {"run": ["folder", "source", "config", "setting"]},
     "engine": {"available": [], "export": ["folder", "source", "config", "numerics", "calibration", "max_length", "task"],
                "load": ["folder", "threads"]},
     "measure": {"sample": ["subject", "config"], "summarize": ["samples", "config"]},

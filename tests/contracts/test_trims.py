@@ -12,6 +12,7 @@ from tests.conftest import KINDS, LABELS
 from trimtune import parts
 from trimtune.store import sha256
 from trimtune.tasks import text_classification as task
+from trimtune.tune.recovery import Setting
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -27,8 +28,7 @@ def test_it_hands_on_a_model_folder(trim: str, kind: str, tuned: Callable[[str],
 
     part, source = parts.load("trim", trim), tuned(kind)
     before = hashes(source)
-    facts = part.run(tmp_path, source, part.Config().model_dump(), helpdesk_rows, 0, task="text_classification", max_length=32,
-                     batch_size=32)
+    facts = part.run(tmp_path, source, part.Config().model_dump(), Setting(helpdesk_rows, max_length=32))
     assert isinstance(facts, dict)
     assert hashes(source) == before
     if part.NUMERICS is not None:

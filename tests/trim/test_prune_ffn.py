@@ -14,6 +14,7 @@ from trimtune.errors import TrimtuneError
 from trimtune.tasks import text_classification as task
 from trimtune.trim import prune_ffn
 from trimtune.trim._model_folder import base_of
+from trimtune.tune.recovery import Setting
 
 TEXTS = ["I was charged twice this month", "can't sign in", "the export to our CRM fails since the last update, any idea?"]
 
@@ -49,7 +50,7 @@ def with_idle_neurons(tuned: Callable[[str], Path], tmp_path: Path) -> Callable[
 def test_idle_neurons_go_first_so_nothing_changes(kind: str, with_idle_neurons: Callable[[str], Path], helpdesk_rows: Path,
                                                   tmp_path: Path) -> None:
     source, folder = with_idle_neurons(kind), tmp_path / "pruned"
-    facts = prune_ffn.run(folder, source, {"ratio": 0.5, "epochs": 0, "rows": 16}, helpdesk_rows, 0, max_length=32)
+    facts = prune_ffn.run(folder, source, {"ratio": 0.5, "epochs": 0, "rows": 16}, Setting(helpdesk_rows, max_length=32))
     assert (facts["width_before"], facts["width"], facts["blocks"]) == (1536, 768, 6)
     assert facts["importance_kept"] == 1
     assert facts["parameters_before"] - facts["parameters"] == 6 * 768 * (2 * 384 + 1)
@@ -62,7 +63,7 @@ def test_idle_neurons_go_first_so_nothing_changes(kind: str, with_idle_neurons: 
 @pytest.mark.slow
 def test_lora_is_merged_first(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
     source = tuned("lora")
-    prune_ffn.run(tmp_path, source, {"ratio": 0.01, "epochs": 0, "rows": 16}, helpdesk_rows, 0, max_length=32)
+    prune_ffn.run(tmp_path, source, {"ratio": 0.01, "epochs": 0, "rows": 16}, Setting(helpdesk_rows, max_length=32))
     assert not (tmp_path / task.ADAPTER).exists()
     merged = logits(task.load_model(source), source)
     assert (logits(task.load_model(tmp_path), tmp_path) - merged).abs().max() < 0.1 * merged.std()
@@ -75,7 +76,7 @@ def test_the_importance_is_activation_times_gradient(tuned: Callable[[str], Path
 
     module: Any = task.load_model(tuned("full"), attention="eager").double()
     blocks = prune_ffn.feed_forward_blocks(module)
-    scores = prune_ffn.importances(module, blocks, helpdesk_rows, tuned("full"), 1, 1, 32, 3)
+    scores = prune_ffn.importances(module, blocks, tuned("full"), 1, Setting(helpdesk_rows, max_length=32, batch_size=1, seed=3))
     texts, labels = prune_ffn._drawn(helpdesk_rows, 1, 3)
     assert texts[0] in data.load(helpdesk_rows).train.texts
     encoded = task.encode(task.load_tokenizer(tuned("full")), texts, 32)
@@ -108,7 +109,8 @@ def test_the_recovery_fit_wins_back_what_pruning_lost(tuned: Callable[[str], Pat
         return float(task.loss(found, torch.tensor(train.labels)))
 
     for epochs in (0, 3):
-        prune_ffn.run(tmp_path / str(epochs), tuned("full"), {"ratio": 0.5, "epochs": epochs}, helpdesk_rows, 0, max_length=32)
+        config = {"ratio": 0.5, "epochs": epochs}
+        prune_ffn.run(tmp_path / str(epochs), tuned("full"), config, Setting(helpdesk_rows, max_length=32))
     assert loss(tmp_path / "3") < 0.8 * loss(tmp_path / "0")
     assert np.isfinite(loss(tmp_path / "3"))
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trimtune.errors import StepFailed, TrimtuneError
+from trimtune.tasks import _shapes
 from trimtune.tasks import text_classification as task
 from trimtune.trim._model_folder import base_of, plain_state, write_beside
 
@@ -106,14 +107,12 @@ def write(module: torch.nn.Module, source: Path, folder: Path) -> int:
 def read(folder: Path) -> torch.nn.Module:
     """The model of such a folder; float32 copies of its int8 matrices are never made."""
     import torch
-    from accelerate import init_empty_weights
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with init_empty_weights(include_buffers=False):
-        model: Any = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    state = load_file(folder / WEIGHTS)
+    config, state = AutoConfig.from_pretrained(folder, trust_remote_code=False), load_file(folder / WEIGHTS)
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    model = _shapes.empty(AutoModelForSequenceClassification, config, shapes, "sdpa")
     for name in [key.removesuffix(SCALE) for key in state if key.endswith(SCALE)]:
         weight, scale = state.pop(name + ".weight"), state.pop(name + SCALE)
         is_linear, bias = isinstance(model.get_submodule(name), torch.nn.Linear), state.pop(name + ".bias", None)

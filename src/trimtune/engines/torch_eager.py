@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.engines import _graph, _int8_torch, _torch_decoder
-from trimtune.tasks import text_classification
+from trimtune.tasks import _shapes, text_classification
 from trimtune.trim._model_folder import write
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ def _read(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     """The model in the dtype that it is stored in: no float32 copy, so the peak of memory is what the format promises."""
     from transformers import AutoModelForSequenceClassification
 
-    model: Any = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa", dtype=dtype,
-                                                                    use_safetensors=True, trust_remote_code=False)
+    model: Any = _shapes.read(AutoModelForSequenceClassification, folder, "sdpa", dtype)
     if (folder / text_classification.ADAPTER).is_dir():
         from peft import PeftModel
 

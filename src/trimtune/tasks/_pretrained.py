@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.errors import TrimtuneError
+from trimtune.tasks import _shapes
 
 if TYPE_CHECKING:
     import torch
@@ -22,9 +23,10 @@ def load_base(auto: Any, folder: Path, attention: str, task: str, allowed: str, 
         auto: a class of transformers such as AutoModelForCausalLM.
         task, allowed, do: in words, for the message where the architecture has no such model.
     """
+    import torch
+
     try:
-        model: PreTrainedModel = auto.from_pretrained(folder, attn_implementation=attention, dtype="float32",
-                                                      use_safetensors=True, trust_remote_code=False)
+        model: PreTrainedModel = _shapes.read(auto, folder, attention, torch.float32)
     except ValueError as error:
         if attention != "eager" and "attn_implementation" in str(error):  # this architecture has the plain one only
             return load_base(auto, folder, "eager", task, allowed, do)

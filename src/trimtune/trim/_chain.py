@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from trimtune import parts
 from trimtune.records import Artifact, Study, Use
 from trimtune.store import Store
 from trimtune.tune.precision import working_precision
+from trimtune.tune.recovery import Setting
 
 
 def trimmed(trims: Sequence[Use], tuned: Artifact, rows: Artifact, study: Study, store: Store) -> list[Artifact]:
@@ -22,11 +24,12 @@ def trimmed(trims: Sequence[Use], tuned: Artifact, rows: Artifact, study: Study,
     for trim in trims:
         part = parts.load("trim", trim.name)
         parents = (links[-1], rows) if part.NEEDS_DATA else (links[-1],)
-        shared = {"config": trim.config, "task": study.task, "max_length": study.fit.max_length,
-                  "batch_size": study.fit.batch_size, "precision_": working_precision(study, store),
-                  "class_weights": study.fit.class_weights}
+        setting = Setting(rows.folder, study.task, study.fit.max_length, study.fit.batch_size, working_precision(study, store),
+                          study.fit.class_weights, study.seed)
+        shared = {"config": trim.config, **asdict(setting)}
+        del shared["rows"], shared["seed"]  # a parent, and the step's own
         code = parts.source_hash("trim", trim.name) + parts.source_hash("task", study.task) + parts.room_hash("tune")
-        arguments = {**shared, "trim": trim.name, "source": links[-1].folder, "rows_folder": rows.folder, "seed": study.seed}
+        arguments = {"trim": trim.name, "source": links[-1].folder, "config": trim.config, "setting": setting}
         links.append(store.step("trim", trim.name, _run, arguments, config=shared, parents=parents, seed=study.seed, code=code))
     return links
 

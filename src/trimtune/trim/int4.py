@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from trimtune.store import link_tree
+from trimtune.tune.recovery import Setting
 
 TASKS = ("causal_lm",)
 NEEDS_DATA = False
@@ -32,7 +33,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def run(folder: Path, source: Path, config: dict[str, Any], rows_folder: Path, seed: int, **study: Any) -> dict[str, Any]:
+def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) -> dict[str, Any]:
     """Hand the source on by hard links; the engine makes the numbers int4."""
     Config.model_validate(config)
     link_tree(source, folder)

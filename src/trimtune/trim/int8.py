@@ -25,6 +25,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from trimtune.store import link_tree
+from trimtune.tune.recovery import Setting
 
 TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = False
@@ -35,8 +36,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def run(folder: Path, source: Path, config: dict[str, Any], rows_folder: Path, seed: int, task: str = "text_classification",
-        max_length: int = 128, batch_size: int = 32, precision_: str = "auto", class_weights: str = "none") -> dict[str, Any]:
+def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) -> dict[str, Any]:
     """Hand the source on by hard links; the engine makes the numbers int8."""
     Config.model_validate(config)
     link_tree(source, folder)

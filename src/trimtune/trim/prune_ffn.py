@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import text_classification
 from trimtune.trim._model_folder import base_of, write
+from trimtune.tune.recovery import Setting, recover
 
 if TYPE_CHECKING:
     import torch
@@ -48,10 +49,10 @@ class Config(BaseModel):
     rows: int = Field(512, ge=1, description="training rows that the importances are summed over, drawn with the seed")
     epochs: int = Field(2, ge=0, le=100, description="passes of the recovery fit over the training rows; 0 leaves it out")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="of the recovery fit, which trains every weight")
+    teacher: float = Field(0.5, ge=0, le=1, description="share of the recovery fit's loss that the parent's answers give")
 
 
-def run(folder: Path, source: Path, config: dict[str, Any], rows_folder: Path, seed: int, task: str = "text_classification",
-        max_length: int = 128, batch_size: int = 32, precision_: str = "auto", class_weights: str = "none") -> dict[str, Any]:
+def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) -> dict[str, Any]:
     """Write the pruned and recovered model folder.
 
     Returns:
@@ -64,12 +65,13 @@ def run(folder: Path, source: Path, config: dict[str, Any], rows_folder: Path, s
     wanted = Config.model_validate(config)
     module = text_classification.load_model(source, attention="eager")
     before, blocks = _size(module), feed_forward_blocks(base_of(module))
-    scores = importances(module, blocks, rows_folder, source, wanted.rows, batch_size, max_length, seed)
+    scores = importances(module, blocks, source, wanted.rows, setting)
     width, kept_share = remove(base_of(module), blocks, scores, wanted.ratio)
     recovery = {}
     if wanted.epochs:
-        recovery = _recover(module, rows_folder, source, wanted, batch_size, max_length, seed, task, precision_, class_weights,
-                            folder)
+        teacher = text_classification.load_model(source) if wanted.teacher else None
+        recovery = recover(module, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
+                           share=wanted.teacher)
     write(module, source, folder)
     return {"width_before": len(scores[0]), "width": width, "blocks": len(blocks), "parameters_before": before,
             "parameters": _size(module), "importance_kept": round(kept_share, 4), "recovery": recovery}
@@ -97,13 +99,13 @@ def feed_forward_blocks(base: Any) -> list[Block]:
     return list(zip(ups, downs, strict=True))
 
 
-def importances(module: torch.nn.Module, blocks: Sequence[Block], rows_folder: Path, source: Path, rows: int, batch_size: int,
-                max_length: int, seed: int) -> list[torch.Tensor]:
+def importances(module: torch.nn.Module, blocks: Sequence[Block], source: Path, rows: int,
+                setting: Setting) -> list[torch.Tensor]:
     """I[j] of every block, float32 [I] each, summed over at most `rows` training rows."""
     import torch
 
     base, tokenizer = base_of(module), text_classification.load_tokenizer(source)
-    texts, labels = _drawn(rows_folder, rows, seed)
+    texts, labels = _drawn(setting.rows, rows, setting.seed)
     scores = [torch.zeros(base.get_submodule(down).in_features) for _, down in blocks]
     seen: list[tuple[int, torch.Tensor]] = []
 
@@ -115,11 +117,11 @@ def importances(module: torch.nn.Module, blocks: Sequence[Block], rows_folder: P
 
     hooks = [base.get_submodule(down).register_forward_pre_hook(partial(keep, block)) for block, (_, down) in enumerate(blocks)]
     try:
-        for at in range(0, len(texts), batch_size):
+        for at in range(0, len(texts), setting.batch_size):
             seen.clear()
-            inputs = text_classification.encode(tokenizer, texts[at:at + batch_size], max_length)
+            inputs = text_classification.encode(tokenizer, texts[at:at + setting.batch_size], setting.max_length)
             logits_BC = module(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits
-            batch_labels = torch.tensor(labels[at:at + batch_size])
+            batch_labels = torch.tensor(labels[at:at + setting.batch_size])
             (text_classification.loss(logits_BC, batch_labels) * len(batch_labels)).backward()
             for block, hidden_BTI in seen:  # a block that layers share is seen once per layer
                 assert hidden_BTI.grad is not None
@@ -148,14 +150,6 @@ def remove(base: Any, blocks: Sequence[Block], scores: Sequence[torch.Tensor], r
         first.out_features = second.in_features = width
     setattr(base.config, _width_name(base.config), width)
     return width, kept_total / len(blocks)
-
-
-def _recover(module: torch.nn.Module, rows_folder: Path, source: Path, wanted: Config, batch_size: int, max_length: int,
-             seed: int, task: str, precision_: str, class_weights: str, folder: Path) -> dict[str, Any]:
-    from trimtune.tune import fitting
-
-    return fitting.recover(module, rows_folder, source, wanted.learning_rate, wanted.epochs, batch_size, max_length, seed, task,
-                           precision_, class_weights, folder)
 
 
 def _drawn(rows_folder: Path, count: int, seed: int) -> tuple[list[str], list[int]]:

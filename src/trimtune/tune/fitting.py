@@ -1,4 +1,4 @@
-"""The step that fits one method at one learning rate, and the fit that mends a trimmed model."""
+"""The step that fits one method at one learning rate."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed
              attention: str = "eager") -> torch.nn.Module:
     """The base model made ready by the method, in float32, with the generators seeded: its new weights follow from the seed."""
     set_seed(seed)
-    base_model: Any = _quiet(part.load_base(base, "eager" if attention == softmax.NAME else attention))
+    base_model: Any = quiet(part.load_base(base, "eager" if attention == softmax.NAME else attention))
     if attention == softmax.NAME:
         softmax.use(base_model)
     gelu.fuse(base_model)
@@ -101,39 +101,6 @@ def prepared(part: ModuleType, method: ModuleType, config: Any, base: Path, seed
     dropout.quicken(model, seed)
     fused_lora.fuse(model, seed)
     return model
-
-
-def recover(module: torch.nn.Module, rows_folder: Path, source: Path, learning_rate: float, epochs: int, batch_size: int,
-            max_length: int, seed: int, task: str = "text_classification", precision_: str = "auto",
-            class_weights: str = "none", folder: Path | None = None) -> dict[str, Any]:
-    """Train all parameters of a trimmed module in place, at its best epoch by validation; returns the fit's facts.
-
-    `folder` is the one that the trim is being made in: a trim that is killed then goes on in the middle of this fit.
-    """
-    import torch
-
-    heap.prepare()
-    part = parts.load("task", task)
-    set_seed(seed)
-    _quiet(module).requires_grad_(True)
-    gelu.fuse(module)
-    first_token.narrow(module)
-    splits, chosen = part.rows.load(rows_folder), precision.choose(precision_)
-    feed, validation = token_feeds(module, part, source, splits, max_length)
-    learning = Learning(module, feed.tokens | validation.tokens, precision.dtype(chosen))
-    masters = learning.masters(learning_rate, epochs * -(-len(feed.lengths) // batch_size))
-    at_once = rows_at_once(module, batch_size, feed, validation, chosen)
-    fitted = train(module, masters, feed, validation, part.loss_of(class_weights, splits), part.score, epochs=epochs,
-                   batch_size=batch_size, at_once=at_once, seed=seed, keep=checkpoint.of(folder) if folder else None)
-    facts = {**fitted.facts(), **memory_facts(module, at_once), "learning_rate": learning_rate, "precision": chosen}
-    learned = learning.values(fitted.best, masters.decay(fitted.best_steps))
-    module.to("cpu", torch.float32)
-    learning.undo()
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(learned[name])
-    module.eval().requires_grad_(False)
-    return facts
 
 
 def refuse_long(model: Any, max_length: int, longest_of: Callable[[], int]) -> None:
@@ -185,6 +152,7 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _quiet(model: torch.nn.Module) -> torch.nn.Module:
+def quiet(model: torch.nn.Module) -> torch.nn.Module:
+    """The model without dropout in its frozen parts."""
     dropout.silence_frozen(model)
     return model

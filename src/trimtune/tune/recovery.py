@@ -1,0 +1,80 @@
+"""The fit that mends a trimmed model: all its weights learn again, from the rows and, if asked for, from its parent's answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtune import parts
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a study gives all its trims, beside the model.
+
+    Args:
+        rows: the folder of the data step.
+        max_length: tokens kept of a row.
+        precision: of fits, `auto` or a number format.
+        class_weights: `none` or `balanced`.
+    """
+
+    rows: Path
+    task: str = "text_classification"
+    max_length: int = 128
+    batch_size: int = 32
+    precision: str = "auto"
+    class_weights: str = "none"
+    seed: int = 0
+
+
+def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_rate: float, epochs: int, *,
+            folder: Path | None = None, teacher: torch.nn.Module | None = None, share: float = 0.5,
+            temperature: float = 2.0) -> dict[str, Any]:
+    """Train all parameters of a trimmed module in place, at its best epoch by validation; returns the fit's facts.
+
+    Args:
+        source: the folder whose tokenizer reads the rows.
+        learning_rate: the highest one; it falls to zero over the `epochs`.
+        folder: the one that the trim is being made in: a trim that is killed then goes on in the middle of this fit.
+        teacher: a model in eval mode whose answers are `share` of the loss, softened by `temperature` (see distilling.py).
+    """
+    import torch
+
+    from trimtune.tune import checkpoint, distilling, feeds, first_token, fitting, gelu, heap, precision
+    from trimtune.tune.loop import train
+    from trimtune.tune.trainable import Learning
+
+    heap.prepare()
+    part = parts.load("task", setting.task)
+    fitting.set_seed(setting.seed)
+    fitting.quiet(module).requires_grad_(True)
+    gelu.fuse(module)
+    first_token.narrow(module)
+    splits, chosen = part.rows.load(setting.rows), precision.choose(setting.precision)
+    feed, validation = feeds.token_feeds(module, part, source, splits, setting.max_length)
+    loss = part.loss_of(setting.class_weights, splits)
+    if teacher is not None and share:
+        dtype = precision.dtype(chosen)
+        feed = distilling.taught(feed, distilling.answers(feeds.token_feeds(teacher.to(dtype), part, source, splits,
+                                                                            setting.max_length)[0]))
+        teacher.float()
+        loss = distilling.loss_of(loss, share, temperature)
+    learning = Learning(module, feed.tokens | validation.tokens, precision.dtype(chosen))
+    masters = learning.masters(learning_rate, epochs * -(-len(feed.lengths) // setting.batch_size))
+    at_once = fitting.rows_at_once(module, setting.batch_size, feed, validation, chosen)
+    fitted = train(module, masters, feed, validation, loss, part.score, epochs=epochs, batch_size=setting.batch_size,
+                   at_once=at_once, seed=setting.seed, keep=checkpoint.of(folder) if folder else None)
+    facts = {**fitted.facts(), **fitting.memory_facts(module, at_once), "learning_rate": learning_rate, "precision": chosen}
+    learned = learning.values(fitted.best, masters.decay(fitted.best_steps))
+    module.to("cpu", torch.float32)
+    learning.undo()
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(learned[name])
+    module.eval().requires_grad_(False)
+    return facts

@@ -1,0 +1,58 @@
+"""What a teacher adds to a fit: its own answers to the very rows that the student is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from trimtune.study import data
+from trimtune.tasks import text_classification as task
+from trimtune.tune import distilling
+from trimtune.tune.feeds import token_feeds
+from trimtune.tune.recovery import Setting, recover
+
+LOGITS, LABELS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3]]), torch.tensor([0, 2])
+WANTED = torch.tensor([[1.0, 0.0, -1.0], [3.0, 0.0, 0.0]])
+
+
+def test_the_loss_counted_by_hand() -> None:
+    log, soft = (LOGITS / 2).log_softmax(-1), (WANTED / 2).softmax(-1)
+    divergence = (soft * (soft.log() - log)).sum(-1).mean()
+    expected = 0.75 * task.loss(LOGITS, LABELS) + 0.25 * 4 * divergence
+    assert distilling.loss_of(task.loss, 0.25, 2.0)(LOGITS, LABELS, WANTED).item() == pytest.approx(expected.item())
+
+
+def test_a_student_that_agrees_has_nothing_to_learn() -> None:
+    logits = WANTED.clone().requires_grad_(True)
+    loss = distilling.loss_of(task.loss, 1.0, 2.0)(logits, LABELS, WANTED)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert logits.grad is not None
+    assert logits.grad.abs().max() < 1e-6
+
+
+@pytest.mark.slow
+def test_each_row_gets_its_own_answer(tuned: Callable[[str], Path], helpdesk_rows: Path) -> None:
+    teacher = task.load_model(tuned("full"))
+    feed, _ = token_feeds(teacher, task, tuned("full"), data.load(helpdesk_rows), 32)
+    rows = [5, 0, 17]
+    logits, labels, wanted = distilling.taught(feed, distilling.answers(feed)).answered(rows)
+    torch.testing.assert_close(wanted, logits, atol=1e-4, rtol=1e-4)
+    assert labels.tolist() == [data.load(helpdesk_rows).train.labels[row] for row in rows]
+
+
+@pytest.mark.slow
+def test_a_taught_student_comes_to_answer_as_its_teacher(tuned: Callable[[str], Path], helpdesk_rows: Path) -> None:
+    """Its teacher has random answers, so the labels can't bring it there."""
+    teacher, setting = task.load_model(tuned("full")), Setting(helpdesk_rows, max_length=32, precision="fp32")
+    feed, _ = token_feeds(teacher, task, tuned("full"), data.load(helpdesk_rows), 32)
+    wanted, apart = distilling.answers(feed).log_softmax(-1), []
+    for share in (0.0, 1.0):
+        student = task.load_model(tuned("lora"))
+        recover(student, tuned("full"), setting, 3e-4, 2, teacher=teacher, share=share)
+        found = distilling.answers(token_feeds(student, task, tuned("full"), data.load(helpdesk_rows), 32)[0]).log_softmax(-1)
+        apart.append(float((wanted.exp() * (wanted - found)).sum(-1).mean()))
+    assert apart[1] < 0.5 * apart[0]
