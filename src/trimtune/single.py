@@ -15,7 +15,7 @@ from trimtune.measure._seeds import score_seeds
 from trimtune.process import Watch
 from trimtune.records import Artifact, Budget, DataSpec, Fit, Study, Use
 from trimtune.results import DataFacts, Search
-from trimtune.store import Store, link_tree
+from trimtune.store import Store, link_tree, write_new
 from trimtune.study.check import check
 from trimtune.study.document import Place
 from trimtune.study.stored import prepared
@@ -142,8 +142,8 @@ def _hand_over(made: Artifact, found: dict[str, Any], scratch: Path, out: Path) 
     shutil.rmtree(scratch / "out", ignore_errors=True)
     (scratch / "out").mkdir()
     link_tree(made.folder, scratch / "out")
-    (scratch / "out" / "README.md").write_text(_card(made, found, out.name), encoding="utf-8")
-    (scratch / "out" / METRICS).write_text(json.dumps({**found, "out": out.name}, indent=1) + "\n", encoding="utf-8")
+    write_new(scratch / "out" / "README.md", _card(made, found, out.name))
+    write_new(scratch / "out" / METRICS, json.dumps({**found, "out": out.name}, indent=1) + "\n")
     if out.exists():
         out.rmdir()
     (scratch / "out").rename(out)

@@ -57,6 +57,12 @@ def link_tree(source: Path, target: Path, skip: tuple[str, ...] = (_RECORD,)) ->
                 shutil.copy2(path, target / name)
 
 
+def write_new(path: Path, text: str) -> None:
+    """Write a file where a hard link may lie: writing through the link would change it in every folder that shares it."""
+    path.unlink(missing_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
 def kept(folder: Path) -> Path | None:
     """Where a step that is being made in `folder` may leave what its next try goes on from; None outside a store.
 

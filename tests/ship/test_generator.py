@@ -116,3 +116,17 @@ def test_the_card_of_a_chat_model_asks_as_training_did(tmp_path, monkeypatch):
     exec(code, scope)
     asked = generator.load(tmp_path / "out")._rendering.asked((Turn("user", "a prompt"),))
     assert scope["inputs"]["input_ids"][0].tolist() == asked
+
+
+def test_the_folder_of_the_base_is_only_read(tuned, tmp_path):
+    """A folder that a fit wrote is the base of another one, with another way of asking."""
+    base = tuned[0].parent / "again"
+    small_lm.make(base)
+    (base / "rendering.json").write_text('{"kind": "chat", "template": "x", "learned": "answers"}', encoding="utf-8")
+    (base / "metrics.json").write_text("{}", encoding="utf-8")
+    (base / "README.md").write_text("mine", encoding="utf-8")
+    before = {path.name: path.read_bytes() for path in base.iterdir()}
+    api.tune(tuned[0].parent / "pairs.csv", out=tmp_path / "out", model=str(base), method="full", task="causal-lm",
+             epochs=1, max_length=200, precision="fp32", data={"prompt": "question", "completion": "answer"})
+    assert {path.name: path.read_bytes() for path in base.iterdir()} == before
+    assert json.loads((tmp_path / "out" / "rendering.json").read_text(encoding="utf-8"))["kind"] == "pairs"

@@ -106,6 +106,7 @@ CASES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "limit with =": (HEAD + 'require: {size_mb: "= 30"}\n', ("study.yaml:3: require.size_mb", "'= 30'")),
     "limit unquoted": (HEAD + "require:\n  accuracy: >= 0.9\n", ("study.yaml:4", "quotes")),
     "limit in percent": (HEAD + 'require: {accuracy: ">= 90"}\n', ("study.yaml:3: require.accuracy", "fraction", "0.9")),
+    "limit below zero": (HEAD + 'require: {size_mb: "<= -5"}\n', ("study.yaml:3: require.size_mb", "never below 0")),
     "limit infinite": (HEAD + 'require: {size_mb: "<= 1e999"}\n', ("study.yaml:3: require.size_mb", "1e999")),
     "limit twice": (HEAD + 'require: {size_mb: ["<= 30", "<= 30"]}\n', ("study.yaml:3: require.size_mb", "twice")),
     "skip a word": (HEAD + "skip: head\n", ("study.yaml:3: skip", "list of patterns")),

@@ -10,7 +10,7 @@ from tests.study.faults import fault
 
 from trimtune.records import Study
 from trimtune.study import read
-from trimtune.study.init import draft, free_name
+from trimtune.study.init import draft, free_name, look
 
 ROWS = "".join(f"line {n} of {label},{label}\n" for n in range(6) for label in ("ham", "spam"))
 MORE = "".join(f"more {n} of {label},{label}\n" for n in range(6) for label in ("ham", "spam"))
@@ -92,3 +92,26 @@ def test_every_part_that_it_names_can_be_asked_for(tmp_path: Path) -> None:
     study = read.read(tmp_path / "study.yaml")
     assert len(study.tune) > 5
     assert len(study.engine) > 2
+
+
+TALK = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+
+
+@pytest.mark.parametrize(("name", "rows", "keys"), [
+    ("a.csv", ["prompt,completion", *(f"a{n},b{n}" for n in range(9))], {"prompt": "prompt", "completion": "completion"}),
+    ("a.csv", ["body", *(f"a text {n}" for n in range(9))], {"text": "body"}),
+    ("a.jsonl", [TALK.replace('"a"', f'"a{n}"') for n in range(9)], {"messages": "messages"})])
+def test_rows_of_a_language_model_are_seen(name: str, rows: list[str], keys: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / name).write_text("\n".join(rows) + "\n", encoding="utf-8")
+    text, study = drafted(tmp_path / name, tmp_path)
+    assert study.task == "causal_lm"
+    assert {key: getattr(study.data, key) for key in keys} == keys
+    assert "head" not in text
+    assert "minilm" not in text
+
+
+def test_two_columns_that_may_be_a_label_are_asked_about(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("body,kindd\n" + "".join(f"a text {n},b{n}\n" for n in range(9)), encoding="utf-8")
+    fault(lambda: draft(tmp_path / "a.csv"), "no column looks like a label", "--task causal-lm")
+    _, facts = look(str(tmp_path / "a.csv"), task="causal_lm")
+    assert (facts.kind, facts.text, facts.label) == ("pairs", "body", "kindd")

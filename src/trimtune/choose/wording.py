@@ -65,15 +65,18 @@ def behind(compared: Compared, first: str, second: str) -> str:
     value = compared.difference(second, first).value
     if isinstance(compared, Likelihoods):
         more = perplexity(value)
-        return f"{100 * (more - 1):.2g}% higher in perplexity" if more < 2 else f"{more:.3g}× the perplexity"
+        return f"{100 * (more - 1):.2g}% higher in perplexity" if more < 2 else f"higher in perplexity by a factor of {more:.3g}"
     return f"{100 * value:.1f} points less accurate"
 
 
 def spanned(compared: Compared, first: str, second: str) -> str:
     """The 95% interval of how much worse the first one is."""
     found = compared.difference(second, first)
-    low, high = ((perplexity(end) - 1 for end in (found.low, found.high)) if isinstance(compared, Likelihoods)
-                 else (found.low, found.high))
+    low, high = found.low, found.high
+    if isinstance(compared, Likelihoods):
+        if perplexity(found.value) >= 2:
+            return f"95% interval {perplexity(low):.3g} to {perplexity(high):.3g}"
+        low, high = perplexity(low) - 1, perplexity(high) - 1
     return f"95% interval {100 * low:.1f} to {100 * high:.1f}{'%' if isinstance(compared, Likelihoods) else ''}"
 
 

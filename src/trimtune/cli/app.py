@@ -39,19 +39,22 @@ def about(_: o.Version = False) -> None:
 
 @app.command()
 def init(data: o.DataOrFolder, out: o.StudyOut = Path("study.yaml"), name: o.StudyName = None, model: o.Model = "minilm",
-         text: o.TextColumn = None, label: o.LabelColumn = None) -> None:
+         text: o.TextColumn = None, label: o.LabelColumn = None, task: o.TaskSeen = None) -> None:
     """Look at your rows and write a study file with comments.
 
     Example: trimtune init data/train.csv
+
+    Example: trimtune init pairs.jsonl --model openai-community/gpt2
     """
     from trimtune import screen
+    from trimtune.report import words
     from trimtune.ship.stream import whole
     from trimtune.study import init as drafted
     from trimtune.study import read
 
     if out.exists():
         raise TrimtuneError(f"{out} exists.", "Nothing is overwritten.", "Choose another with -o FILE, or move it away.")
-    spec, facts = drafted.look(data, text, label)
+    spec, facts = drafted.look(data, text, label, task.replace("-", "_") if task else None)
     content = drafted.study_text(spec, facts, out, name or drafted.free_name(data), model)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole(out, overwrite=False) as file:
@@ -63,8 +66,7 @@ def init(data: o.DataOrFolder, out: o.StudyOut = Path("study.yaml"), name: o.Stu
         raise
     rows = ", ".join(f"{count:,} {split}" for split, count in facts.rows.items())
     console = screen.results()
-    console.print(f"Wrote {out}: {rows} rows, text '{facts.text}', label '{facts.label}' with {len(facts.labels)} labels.",
-                  markup=False)
+    console.print(f"Wrote {out}: {rows} rows; {words.columns(facts)}.", markup=False)
     for note in facts.notes:
         console.print(f"  - {note}", markup=False)
     console.print(f"Next: trimtune plan {out}   then: trimtune run {out}", markup=False)

@@ -94,4 +94,6 @@ Packing = Annotated[Literal["auto", "on", "off"], Option("--packing",
 Seed = Annotated[int, Option("--seed", min=0, max=2**32 - 1, help="Of everything random, a split of the rows too.")]
 Validation = Annotated[str | None, Option("--validation", metavar="DATA", help="Validation rows. [default: 15%, by class]")]
 Test = Annotated[str | None, Option("--test", metavar="DATA", help="Test rows. [default: 15%, by class]")]
+TaskSeen = Annotated[str | None, Option("--task", help="What the rows are for, if it can't be seen: text-classification or "
+                                                       "causal-lm.")]
 Task = Annotated[str, Option("--task", help=f"One of {', '.join(name.replace('_', '-') for name in parts.names('task'))}.")]

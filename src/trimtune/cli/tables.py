@@ -104,6 +104,8 @@ def show_plan(plan: Plan, console: Console) -> None:
         table.add_row(label, *times, words.number(forecast["memory_mb"]) if "memory_mb" in forecast else "?")
     console.print(table)
     for label, forecast in plan.forecast.items():
+        if "cause" in forecast:
+            console.print(Text(f"{label} can't be tuned: {forecast['cause']}", style="red"))
         if forecast.get("rows_at_once", study.fit.batch_size) < study.fit.batch_size:
             console.print(Text(f"{label}: memory holds {forecast['rows_at_once']} of {study.fit.batch_size} rows at once; their "
                                "gradients are added up", style="yellow"))
@@ -137,7 +139,7 @@ def show_doctor(found: dict[str, Any], console: Console) -> None:
     table.add_row("disk", f"{found['disk']['free_mb']:,} MB free at {found['disk']['folder']}")
     for kind in ("engines", "models"):
         for name, reason in found[kind].items():
-            table.add_row(f"{kind[:-1]} {name}", reason or "available")
+            table.add_row(f"{kind[:-1]} {name}", Text(reason or "available"))
     console.print(table)
     for problem in found["problems"]:
         console.print(Text(f"problem: {problem}", style="red"))

@@ -58,6 +58,8 @@ def merged(source: Source, folder: Path, watch: Watch) -> dict[str, Any]:
 
 def _described(source: Source, folder: Path, hop: Any, format_: str) -> dict[str, Any]:
     (folder / CARD).write_text(plain_card.card(source, folder, hop, format_), encoding="utf-8")
+    for path in folder.rglob("*.safetensors"):  # safetensors lets nobody but the user read them
+        path.chmod((folder / CARD).stat().st_mode)
     return {"format": format_, "candidate": source.row.name, "files": listing(folder, hidden=True), "parity": [hop.model_dump()]}
 
 

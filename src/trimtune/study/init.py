@@ -12,7 +12,8 @@ from trimtune import parts
 from trimtune.errors import TrimtuneError
 from trimtune.records import Budget, DataSpec, Fit
 from trimtune.results import DataFacts
-from trimtune.study import data, sources
+from trimtune.study import data, language, sources
+from trimtune.study.formats import COMPLETION
 from trimtune.study.read import MODEL, TASK, TRIM, TUNE
 from trimtune.study.text_file import shown
 from trimtune.study.uses import able
@@ -20,6 +21,9 @@ from trimtune.study.uses import able
 NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev", "development"),
          "test": ("test", "testing")}
 """what the files of the splits are called: the name alone, or as a word in the file's name"""
+LANGUAGE = "causal_lm"
+_COLUMNS = {"labels": ("text", "label"), "text": ("text",), "pairs": ("prompt", "completion"), "chat": ("messages",)}
+"""kind of rows → the keys of `data` that name their columns"""
 
 
 def draft(path: Path, folder: Path | None = None) -> str:
@@ -36,7 +40,8 @@ def draft(path: Path, folder: Path | None = None) -> str:
     return study_text(spec, facts, (folder or Path.cwd()) / "study.yaml", free_name(spec.train), MODEL)
 
 
-def look(source: str, text: str | None = None, label: str | None = None) -> tuple[DataSpec, DataFacts]:
+def look(source: str, text: str | None = None, label: str | None = None,
+         task: str | None = None) -> tuple[DataSpec, DataFacts]:
     """The data's spec, with the other splits' files that lie beside it, and what is in the rows.
 
     A file beside it whose rows can't be used (no labels, say) is left out, and `notes` says why.
@@ -44,68 +49,94 @@ def look(source: str, text: str | None = None, label: str | None = None) -> tupl
     Args:
         source: a file, a folder, a hub id or a bundled set.
         text, label: columns, where they can't be seen.
+        task: what the rows are for, where it can't be seen.
     """
     spec, left_out = DataSpec(train=source, text=text, label=label), []
     if source not in sources.bundled():
         path = Path(source).expanduser()
         train = sources.located(str(_train_in(path) if path.is_dir() else path), Path.cwd(), "data")
         spec = spec.model_copy(update={"train": train})
-    facts = data.read(spec, seed=0).facts
+    facts = _read(spec, task)
     for split in ("validation", "test"):
         beside = _sibling(Path(spec.train), split) if Path(spec.train).is_file() else None
         if beside:
             try:
                 wider = spec.model_copy(update={split: str(beside)})
-                spec, facts = wider, data.read(wider, seed=0).facts
+                spec, facts = wider, _read(wider, task)
             except TrimtuneError as error:
                 left_out.append(f"{split}: {beside.name} is left out: {error.given}")
     return spec, facts.model_copy(update={"notes": (*facts.notes, *left_out)})
 
 
+def _read(spec: DataSpec, task: str | None) -> DataFacts:
+    """What is in the rows: labels or, where no column looks like one, what a language model is tuned on."""
+    if task == LANGUAGE:
+        return language.read(spec, seed=0).facts
+    try:
+        return data.read(spec, seed=0).facts
+    except TrimtuneError as error:
+        if task or spec.text or spec.label:
+            raise
+        try:
+            facts = language.read(spec, seed=0).facts
+        except TrimtuneError:
+            raise error from None
+        if facts.kind == "pairs" and facts.label.lower() not in COMPLETION:
+            hint = f"If '{facts.label}' is what a language model shall answer, say so: --task causal-lm."
+            raise TrimtuneError(error.given, error.allowed, f"{error.do} {hint}") from None
+        return facts
+
+
 def study_text(spec: DataSpec, facts: DataFacts, out: Path, name: str, model: str) -> str:
     """A commented study; paths are relative to the folder of `out`."""
     budget, fit = Budget.model_validate({}), Fit.model_validate({})
-    model = _relative(os.path.abspath(model), out) if model != MODEL and os.path.isdir(model) else model
+    labelled = facts.kind == "labels"
+    task, example = (TASK, MODEL) if labelled else (LANGUAGE.replace("_", "-"), "openai-community/gpt2")
+    model = example if model == MODEL else _relative(os.path.abspath(model), out) if os.path.isdir(model) else model
     labels = ", ".join(facts.labels[:8]) + (", …" if len(facts.labels) > 8 else "")
-    comments = [f"{len(facts.labels)} labels: {labels}", *facts.notes]
+    comments = [*([f"{len(facts.labels)} labels: {labels}"] if labelled else []), *facts.notes]
+    columns = dict(zip(_COLUMNS[facts.kind], (facts.text, facts.label), strict=False))
     where = [f"{key}: {_scalar(_relative(value, out) if key in sources.SPLITS else value)}"
-             for key, value in {**spec.model_dump(), "text": facts.text, "label": facts.label}.items() if value]
+             for key, value in {**spec.model_dump(exclude={"text", "label"}), "loss": None, **columns}.items() if value]
+    models = (f"`{MODEL}` is embedded; or a folder with config.json and model.safetensors; or a hub id" if labelled else
+              "a hub id, or a folder with config.json, model.safetensors and a tokenizer")
+    class_weights = f", class_weights: {fit.class_weights}" if labelled else ""
     return f"""\
 # What to try on your rows, and what must hold.
 # `trimtune plan {_comment(out.name)}` shows what this means, `trimtune run {_comment(out.name)}` runs it.
 name: {_scalar(name)}
-model: {_scalar(model)}    # `minilm` is embedded; or a folder with config.json and model.safetensors; or a hub id
-task: {TASK}
+model: {_scalar(model)}    # {models}
+task: {task}
 
 # {facts.rows['train']:,} training, {facts.rows['validation']:,} validation and {facts.rows['test']:,} test rows.
 {_lines(f"# {_comment(comment)}" for comment in comments)}data:
 {_lines(f"  {line}" for line in where)}
 # Ways of tuning; each gets the same budget and its own learning rate. With settings: {{lora: {{r: 16}}}}
-# Known: {_known('method')}
-tune: [{', '.join(TUNE)}]
+# Known: {_known('method', task)}
+tune: [{', '.join(able('method', TUNE, task.replace('-', '_')))}]
 
-# Ways of making it smaller; [a, b] is a chain. Known: none, {_known('trim')}
+# Ways of making it smaller; [a, b] is a chain. Known: none, {_known('trim', task)}
 trim: [{', '.join(TRIM)}]
 
 # Where the result runs: every engine that is installed here, unless you name some; `trimtune parts` tells which must be named.
-# engine: [{_known('engine')}]
+# engine: [{_known('engine', task)}]
 
 # What every fit shares:
 # fit: {{epochs: {fit.epochs}, batch_size: {fit.batch_size}, max_length: {fit.max_length}, patience: {fit.patience}, \
-precision: {fit.precision}, class_weights: {fit.class_weights}, packing: {fit.packing}}}
+precision: {fit.precision}{class_weights}, packing: {fit.packing}}}
 
 # For each method: learning rates tried, fits of the best one, cap of its search in minutes.
 budget: {{trials: {budget.trials}, seeds: {budget.seeds}, minutes: {budget.minutes:g}}}
 
 # Limits that the choice must hold, such as:
-# require: {{size_mb: "<= 30", latency_p95_ms: "<= 8"}}
+# require: {{size_mb: "<= 30", latency_p50_ms: "<= 8"}}
 prefer: quality    # what decides among those inside the limits: quality, latency, size or cost
 seed: 0
 """
 
 
-def _known(kind: str) -> str:
-    return ", ".join(able(kind, parts.names(kind), TASK.replace("-", "_")))
+def _known(kind: str, task: str) -> str:
+    return ", ".join(able(kind, parts.names(kind), task.replace("-", "_")))
 
 
 def _train_in(folder: Path) -> Path:

@@ -18,6 +18,8 @@ LEDGER = {"fit_seconds": "s", "fit_peak_memory_mb": "MB"}
 
 _LIMIT = re.compile(r"\s*(<=|>=|<|>|≤|≥)\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*", re.ASCII)
 _EXAMPLE = 'latency_p50_ms: "<= 8"'
+_MAY_BE_NEGATIVE = ("forgetting",)
+"""a difference; whatever else is read is a share, a count, a size or a time"""
 
 
 def known(task: str = "") -> dict[str, str]:
@@ -74,4 +76,7 @@ def _limit(reading: str, text: Any, where: str, task: str = "") -> Limit:
     if units[name] == "fraction" and not 0 <= value <= 1:
         raise TrimtuneError(f"{where}: {quoted(text)} can't be met or can't be missed: {name} is a fraction.",
                             "Allowed: a number from 0 to 1.", "Write 0.9 for 90%.")
+    if value < 0 and name not in _MAY_BE_NEGATIVE:
+        raise TrimtuneError(f"{where}: {quoted(text)} says nothing: {name} is never below 0.", "Allowed: a number from 0 up.",
+                            f"Write for instance {_EXAMPLE}.")
     return Limit(reading=name, op=cast("Any", {"≤": "<=", "≥": ">="}.get(found[1], found[1])), value=value)

@@ -13,8 +13,12 @@ from trimtune import parts
 from trimtune.records import Artifact, Study
 from trimtune.store import Store, sha256
 from trimtune.study.model import WEIGHTS, locate
+from trimtune.tasks._inputs import READING
 
 _SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".jinja"}
+
+_OF_A_FIT = {READING, "metrics.json"}
+"""what an earlier fit of ours said about itself in this folder"""
 
 
 def base_of(study: Study, labels: Sequence[str], store: Store) -> Artifact:
@@ -45,7 +49,7 @@ def _copy(folder: Path, *, source: Path, task: str, labels: Sequence[str], name:
 
 
 def _files(source: Path) -> list[Path]:
-    return sorted(path for path in source.iterdir() if path.is_file() and path.suffix in _SUFFIXES)
+    return sorted(path for path in source.iterdir() if path.is_file() and path.suffix in _SUFFIXES and path.name not in _OF_A_FIT)
 
 
 def _parameters(path: Path) -> int:

@@ -1,7 +1,8 @@
 """Causal language models: the next token of a text, of a prompt's completion, or of an assistant's answers.
 
-Loss: mean over the learned tokens of a batch of -log softmax(logits_BTV)[next token]. Which tokens are learned, and how
-rows become tokens, is in `_rendering.py`; a study says `loss: all` under `data` to learn prompts too. Fits are chosen by the
+Loss: mean over the learned tokens of a batch of -log softmax(logits_BTV)[next token]. Answers are learned, with their ends; a
+study says `loss: all` under `data` to learn prompts too, and `trimtune show-batch` shows it. docs/language-models.md has the
+kinds of rows and the keys of `data`. Fits are chosen by the
 mean log-likelihood of the learned tokens of the validation rows: -log(perplexity), in nats per token.
 
 A *model folder* is what every step after the base hands on: `config.json`, `model.safetensors`, tokenizer files, and, if
@@ -40,6 +41,7 @@ METRIC = "perplexity"
 """what fits are chosen by, on validation rows: of the learned tokens"""
 PACKS = True
 """rows may stand one behind another in a line: a row's first token is never learned, so no row answers for its neighbor"""
+_DECODER = "Choose a decoder: a hub id such as `openai-community/gpt2`, or a folder that holds one."
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
@@ -62,8 +64,9 @@ def complete(folder: Path) -> list[str]:
                                                     output_loading_info=True)
     lacking = sorted(found["missing_keys"])
     if lacking:
-        raise TrimtuneError(f"model: {folder.name} lacks {len(lacking)} weights of a language model, first {lacking[0]}.",
-                            "Allowed: a checkpoint of a causal language model, whole.", "Choose another model.")
+        raise TrimtuneError(f"model: {type(model).__name__} lacks {len(lacking)} weights of a language model, such as "
+                            f"{lacking[0]}.", "Allowed: a causal language model (GPT-like, Llama-like), with all its weights; "
+                            "`minilm` is an encoder.", _DECODER)
     tokens = torch.arange(1, 9).repeat(2, 1) % model.config.vocab_size
     tokens[1, -1] += 1
     with torch.no_grad():
@@ -71,7 +74,7 @@ def complete(folder: Path) -> list[str]:
     if not torch.allclose(one, other, atol=1e-4):
         raise TrimtuneError(f"model: in {type(model).__name__} a token sees those that come after it.",
                             "Allowed: a causal language model (GPT-like, Llama-like).",
-                            "Choose a decoder such as `openai-community/gpt2`.")
+                            _DECODER)
     return []
 
 
@@ -81,7 +84,7 @@ def load_base(folder: Path, attention: str = "eager") -> PreTrainedModel:
 
     return _pretrained.load_base(AutoModelForCausalLM, folder, attention, "causal language modelling",
                                  "Allowed: an architecture with a causal language model in transformers (GPT-like, Llama-like).",
-                                 "Choose a decoder such as `openai-community/gpt2`.")
+                                 _DECODER)
 
 
 def load_model(folder: Path, attention: str = "sdpa", merge: bool = True) -> torch.nn.Module:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.records import Study
+from trimtune.store import write_new
 from trimtune.study import data
 from trimtune.tasks import _pretrained
 from trimtune.tasks._inputs import Inputs
@@ -46,8 +47,7 @@ def describe_base(folder: Path, labels: Sequence[str]) -> None:
     config["id2label"] = {str(index): label for index, label in enumerate(labels)}
     config["label2id"] = {label: index for index, label in enumerate(labels)}
     config.pop("num_labels", None)
-    (folder / "config.json").unlink()  # may be a hard link into another artifact
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    write_new(folder / "config.json", json.dumps(config, indent=1))
 
 
 def complete(folder: Path) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trimtune import parts
 from trimtune.errors import TrimtuneError
 from trimtune.process import emit
+from trimtune.store import write_new
 from trimtune.tasks._inputs import READING
 from trimtune.tune import (
     boundary,
@@ -75,7 +76,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
     if team.rank == 0 and not until:
         trainable.save(folder, base, model, learned, dict(zip(learning.names, learning.originals, strict=True)), part, model_name)
         if reading:
-            (folder / READING).write_text(json.dumps(reading, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_new(folder / READING, json.dumps(reading, ensure_ascii=False) + "\n")
     parallel.leave(team)
     return {**fitted.facts(), **count, **memory_facts(model, at_once), "packed": feed.packed,
             "learning_rate": learning_rate, "precision": precision_}
