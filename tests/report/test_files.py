@@ -50,6 +50,9 @@ def test_candidates_csv_has_the_promised_columns_and_the_rows_figures() -> None:
         "fit_seconds",
         "inside_limits",
         "tied_with_best",
+        "verdict",
+        "verdict_against",
+        "verdict_words",
     ]
     assert [line["candidate"] for line in lines] == [row.name for row in given.rows]
     for line, row in zip(lines, given.rows, strict=True):
