@@ -122,11 +122,11 @@ def changed(compared: Compared, first: str, second: str) -> str:
     points (−4.9 to −1.3)`, `perplexity +8.1% (7.3 to 8.9)`."""
     found = compared.difference(first, second)
     ends = (found.value, found.low, found.high)
-    unit = " points"
+    unit, digits = " points", 1
     if isinstance(compared, Likelihoods):
-        value, high, low = (math.expm1(-end) for end in ends)
-        ends, unit = (value, low, high), "%"
-    value, low, high = (f"{100 * end:.1f}".replace("-0.0", "0.0").replace("-", "−") for end in ends)
+        ends = (math.expm1(-found.value), math.expm1(-found.high), math.expm1(-found.low))
+        unit, digits = "%", 2 if abs(ends[0]) < 0.01 else 1
+    value, low, high = (f"{round(100 * end, digits) + 0.0:.{digits}f}".replace("-", "−") for end in ends)
     much, span = f"{'' if value[0] == '−' else '+'}{value}{unit}", f"{low} to {high}"
     return f"{quality(compared)} tied ({much}, {span})" if found.tied else f"{quality(compared)} {much} ({span})"
 
