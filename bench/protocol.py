@@ -5,8 +5,8 @@
 
 Each trial is a session as a run has it: fresh processes that take turns in rounds. Three candidates are in it: an encoder of 10
 layers (MiniLM's, some of them twice), the very same artifact once more, and one with an eleventh layer, which is 10% more work
-but for tokenizing and embedding. Every second trial runs beside a process that keeps one core busy. Trials are shortened: a turn
-goes through its rows once, and speed alone is measured.
+but for tokenizing and embedding. All run in int8. Every second trial runs beside a process that keeps one core busy. Trials are
+shortened: a turn pauses and warms up half as long and goes through its rows once, and speed alone is measured.
 
 The first two must be called tied in 95 of 100 trials, the third slower in 90. Beside this the table shows what the latencies' own
 intervals would have said: `apart` where they don't overlap. `ratio` is the median over the trials.
@@ -45,7 +45,7 @@ LAYERS = 10
 PAIRS = {"same": "the same artifact twice", "slower": f"{LAYERS + 1} layers against {LAYERS}"}
 FLOORS = {"same": 0.95, "slower": 0.90}
 HEAD = ("load", "pair", "trials", "right", "share", "wanted", "ratio", "its interval", "apart by own intervals")
-CONFIG = latency.Config(seconds=0.0)
+CONFIG = latency.Config(seconds=0.0, settle_seconds=0.02, warm_up=2)
 
 
 def main() -> None:
@@ -80,10 +80,10 @@ def prepare(home: Path, engine: str) -> Job:
     store, made = Store(home / "store"), dict[str, Artifact]()
     use = Use(name=engine, config=parts.load("engine", engine).Config().model_dump())
     for name, layers in (("one", LAYERS), ("slower", LAYERS + 1)):
-        study = Study(name="protocol", model=str(deepened(home / name, layers)), task="text_classification", tune=(), trim=((),),
+        study = Study(name="protocol", model=str(deepened(home / name, layers)), task="text_classification", tune=(), trim=(),
                       engine=(use,), data=DataSpec(train="helpdesk"))
         rows, facts = prepared(study, store)
-        candidate = Candidate(method=Use(name="untuned"), trims=(), engine=use)
+        candidate = Candidate(method=Use(name="untuned"), trims=(Use(name="int8"),), engine=use)
         made[name] = exported(candidate, base_of(study, facts.labels, store), rows, study, store)
     runnable = {"one": made["one"], "same": made["one"], "slower": made["slower"]}
     return Job(runnable, dict.fromkeys(runnable, use), rows, study.fit.max_length, study.task, reading_of(study, rows),

@@ -59,7 +59,7 @@ class Speeds:
         else:
             middle = np.median(middle_one) - np.median(middle_other)
             drawn_B = np.median(drawn_one, axis=1) - np.median(drawn_other, axis=1)
-            moved = float(np.max(np.abs(np.log([one.drift, other.drift]))))
+            moved = float(np.abs(np.log([one.drift, other.drift])).sum())
         low, high = np.quantile(drawn_B, _percentiles(min(len(one.ms), len(other.ms))))
         low, high = min(low, middle) - moved, max(high, middle) + moved
         return Ratio(*(float(np.exp(each)) for each in (middle, low, high)))

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from trimtune.choose.compare import Compared
+from trimtune.choose.likelihood import Likelihoods
 from trimtune.choose.rank import NOISE
 from trimtune.choose.speeds import LATENCY, Speeds
 from trimtune.choose.wording import LESS, MORE, changed, ratio, said, same_speed
@@ -31,6 +32,8 @@ def verdicts(rows: Sequence[Row], compared: Compared, speeds: Speeds, rules: Seq
         rules: the baselines that `compared` knows; a candidate that isn't shown to be better than the worst of them is unsafe.
         machine: what was measured on; `flags` are its CPU's.
     """
+    # of language models an engine may keep weights in 8 bits and still sum floats: what the CPU lacks is then no cause
+    flags = None if isinstance(compared, Likelihoods) else machine.get("flags")
     trivial = min(rules, key=lambda rule: compared.score(rule.name), default=None)
     found: list[Verdict] = []
     judged: list[tuple[str, tuple[Kind, str]]]
@@ -44,7 +47,7 @@ def verdicts(rows: Sequence[Row], compared: Compared, speeds: Speeds, rules: Seq
         elif bad:
             judged = [(before[0].name, bad)]
         else:
-            judged = [(parent.name, _judged(row, parent, compared, speeds, machine)) for parent in before]
+            judged = [(parent.name, _judged(row, parent, compared, speeds, flags)) for parent in before]
         found += [Verdict(candidate=row.name, against=against, kind=kind, words=words) for against, (kind, words) in judged]
     return tuple(found)
 
@@ -73,13 +76,13 @@ def _unsafe(row: Row, trivial: Baseline | None, compared: Compared) -> tuple[Kin
     return "unsafe", f"{said(compared, row.name)}, no better than {trivial.title} ({said(compared, trivial.name)})"
 
 
-def _judged(row: Row, parent: Row, compared: Compared, speeds: Speeds, machine: Mapping[str, Any]) -> tuple[Kind, str]:
+def _judged(row: Row, parent: Row, compared: Compared, speeds: Speeds, flags: Sequence[str] | None) -> tuple[Kind, str]:
     quality = changed(compared, row.name, parent.name)
     if row.packed == "simulated":
         return "no gain here", f"only simulated, so no byte is saved and no kernel runs it; {quality}"
     size, speed = _size(row, parent, speeds), _speed(row, parent, speeds)
     gains, level, costs = ([words for much, words in (size, speed) if much == which] for which in (1, 0, -1))
-    cause = "" if speed[0] > 0 else _cause(row, parent, machine)
+    cause = "" if speed[0] > 0 else _cause(row, parent, flags)
     because = f"; {cause}" if cause else ""
     if not gains:
         return "no gain here", f"{size[1]}, {speed[1]}, {quality}{because}"
@@ -108,8 +111,8 @@ def _speed(row: Row, parent: Row, speeds: Speeds) -> tuple[int, str]:
     return 0, same_speed(row, parent, speeds) or "as fast, as far as their intervals tell"
 
 
-def _cause(row: Row, parent: Row, machine: Mapping[str, Any]) -> str:
-    """Why it isn't faster, if that is known."""
+def _cause(row: Row, parent: Row, flags: Sequence[str] | None) -> str:
+    """Why it isn't faster, if that is known; `flags` of the CPU are None where they say nothing."""
     own = [caveat for caveat in row.caveats if caveat not in parent.caveats]
     if own:
         return "; ".join(own)
@@ -117,6 +120,6 @@ def _cause(row: Row, parent: Row, machine: Mapping[str, Any]) -> str:
         return ""
     if row.precision in _FLOATS and row.numerics not in _FLOATS:
         return "weights are unpacked to run"
-    if row.numerics == "int8" and "flags" in machine and not _INT8_PRODUCTS & {*machine["flags"]}:
+    if row.numerics == "int8" and flags is not None and not _INT8_PRODUCTS & {*flags}:
         return "this CPU has no int8 products"
     return f"the engine already runs {parent.precision}" if parent.precision in ("bf16", "fp16") else ""
