@@ -62,6 +62,7 @@ def test_neither_smaller_nor_faster_is_no_gain_with_the_cause_where_it_is_known(
     assert no_gain({"caveats": ("no kernel uses the zeros",)}, {}, []) == "no kernel uses the zeros"
     assert no_gain({"caveats": ("same",)}, {"caveats": ("same",)}, []) == "", "its parent has that too"
     assert no_gain(int8, {}, ["avx512_vnni"]) == "", "nothing is said that isn't known"
+    assert no_gain({"precision": "fp32"}, {"precision": "bf16"}, []) == "it runs fp32, its parent bf16", "the engine chose so"
     assert no_gain({}, {}, []) == ""
 
 
@@ -98,3 +99,18 @@ def test_without_its_parent_a_candidate_is_held_against_the_plainest_that_there_
     found = judged(rows, 380, 380)
     assert [one.against for one in found["full+prune_ffn+int8@onnx_runtime"]] == ["full+int8@onnx_runtime"]
     assert found["full+int8@onnx_runtime"][0].kind == "none"
+
+
+def test_a_language_models_quality_is_its_perplexity_and_its_trivial_rule_the_untuned_model() -> None:
+    def rows_of(nats: float) -> tuple[tuple[float, int], ...]:
+        return tuple((10 * (nats + 0.01 * (at % 7)), 10) for at in range(50))
+
+    rows = [row("lora"), row("lora", "int8", mb=23), row("lora", "int4", mb=13), row("lora", "binary", mb=3)]
+    given = dict(zip((each.name for each in rows), map(rows_of, (0.7, 0.7, 0.75, 1.2)), strict=True))
+    untuned = Baseline(name="untuned", title="Untuned model", predictions=rows_of(1.1))
+    choice = choose(rows, given, (), [], "quality", [untuned], "perplexity", machine={"flags": []})
+    int8, int4, binary = choice.verdicts
+    assert (int8.kind, int4.kind, binary.kind) == ("gain", "trade", "unsafe")
+    assert int8.words.endswith("perplexity tied (+0.00%, 0.00 to 0.00)")
+    assert int4.words.endswith("perplexity +5.1% (5.1 to 5.1)")
+    assert binary.words == "perplexity 3.42 on 50 test prompts, no better than Untuned model (perplexity 3.09 on 50 test prompts)"

@@ -116,7 +116,9 @@ def _cause(row: Row, parent: Row, flags: Sequence[str] | None) -> str:
     own = [caveat for caveat in row.caveats if caveat not in parent.caveats]
     if own:
         return "; ".join(own)
-    if row.numerics in ("", "plain") or row.numerics == parent.numerics:
+    if row.numerics == parent.numerics:  # the engine timed both formats for each, and chose
+        return f"it runs {row.precision}, its parent {parent.precision}" if row.precision != parent.precision else ""
+    if row.numerics in ("", "plain"):
         return ""
     if row.precision in _FLOATS and row.numerics not in _FLOATS:
         return "weights are unpacked to run"
