@@ -87,7 +87,7 @@ def prepare(home: Path, engine: str) -> Job:
         made[name] = exported(candidate, base_of(study, facts.labels, store), rows, study, store)
     runnable = {"one": made["one"], "same": made["one"], "slower": made["slower"]}
     return Job(runnable, dict.fromkeys(runnable, use), rows, study.fit.max_length, study.task, reading_of(study, rows),
-               {"latency": CONFIG.model_dump()}, home / "logs", lambda event: None)
+               {"latency": CONFIG.model_dump()}, store.folder / "logs", store.watch)
 
 
 def deepened(folder: Path, layers: int) -> Path:
