@@ -59,6 +59,11 @@ def test_a_run_leaves_a_measured_table_a_choice_and_a_report(result, runs):
 def test_the_same_answers_come_back_from_disk_and_other_limits_need_no_run(result, runs):
     again = read_result(runs / "small")
     assert again.choice == result.choice
+    assert flow.rechoose(again).choice == result.choice, "speeds and verdicts too come from what is stored"
+    trimmed = {row.name for row in result.rows if row.candidate.trims and row.status == "measured"}
+    assert {verdict.candidate for verdict in result.choice.verdicts} == trimmed != set()
+    old = {key: value for key, value in again.model_dump().items() if key != "by_round"}
+    assert flow.rechoose(Result.model_validate(old)).choice.picked, "a result from before rounds were kept"
     from trimtune.records import Limit
 
     none = flow.rechoose(again, [Limit(reading="size_mb", op="<=", value=1)])

@@ -70,10 +70,11 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         metric, truth = parts.load("task", study.task).METRIC, tuple(rows.facts.get("test_labels", ()))
         result = Result(study=study, data=facts, machine=machine.describe(), rows=tuple(lines), searches=searches,
                         choice=choose(lines, measured.by_row, truth, study.require, study.prefer, baselines, metric,
-                                      measured.by_answer),
+                                      measured.by_answer, measured.by_round, machine.describe()),
                         baselines=baselines, steps=tuple(store.steps),
                         predictions={name: tuple(found) for name, found in measured.by_row.items()}, truth=truth,
                         by_answer={name: tuple(map(tuple, found)) for name, found in measured.by_answer.items() if found},
+                        by_round=measured.by_round,
                         examples={name: tuple(found) for name, found in measured.examples.items() if found},
                         version=version("trimtune"), created=datetime.now(UTC).isoformat(timespec="seconds"),
                         seconds=time.perf_counter() - started)
@@ -102,7 +103,7 @@ def rechoose(result: Result, require: Sequence[Limit] | None = None, prefer: Pre
     study = result.study.model_copy(update={"require": result.study.require if require is None else tuple(require),
                                             "prefer": prefer or result.study.prefer})
     choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer, result.baselines,
-                    parts.load("task", study.task).METRIC, result.by_answer)
+                    parts.load("task", study.task).METRIC, result.by_answer, result.by_round, result.machine)
     return result.model_copy(update={"study": study, "choice": choice})
 
 
@@ -124,5 +125,7 @@ def _row(candidate: Candidate, built: Built | StepFailed, measured: Measured, st
         cause = built.cause if isinstance(built, StepFailed) else measured.failures[candidate.name]
         return Row(candidate=candidate, status="unavailable" if isinstance(built, Unavailable) else "failed", cause=cause)
     links, runnable = built
-    return Row(candidate=candidate, status="measured", packed=runnable.facts["packed"], artifact=runnable.key,
+    facts, caveats = runnable.facts, (made.facts.get("caveat", "") for made in (*links, runnable))
+    return Row(candidate=candidate, status="measured", packed=facts["packed"], numerics=facts.get("numerics", ""),
+               precision=facts.get("precision", ""), caveats=tuple(filter(None, caveats)), artifact=runnable.key,
                trimmed=links[-1].key, readings={**measured.readings[candidate.name], **cost(links, store)})

@@ -20,6 +20,12 @@ class Row(Record):
     cause: str = ""
     readings: dict[str, Reading] = Field(default_factory=dict)
     packed: Literal["packed", "simulated", "plain"] = "plain"
+    numerics: str = ""
+    """the number format that its trims ask the engine for; `plain` if none does"""
+    precision: str = ""
+    """the number format that its engine computes in"""
+    caveats: tuple[str, ...] = ()
+    """what keeps it from being smaller or faster, as its trims and its engine say (`caveat` in their facts)"""
     artifact: str = ""
     """key of the runnable artifact"""
     trimmed: str = ""
@@ -91,6 +97,17 @@ class Baseline(Record):
     cause: str = ""
 
 
+class Turns(Record):
+    """A candidate's times, round by round, for comparing its speed with that of those who took turns with it."""
+
+    ms: tuple[tuple[float, ...], ...]
+    """of each round the time of each of its rows, the same rows for all candidates; or of each round one time"""
+    session: str = ""
+    """rounds of candidates in one session stood beside one another, those of others didn't"""
+    drift: float = 1.0
+    """of a session that was tied to an earlier one: how much longer a candidate of both took in it"""
+
+
 class Step(Record):
     """One line of the run's ledger of steps."""
 
@@ -109,6 +126,22 @@ class Rejection(Record):
     reason: str
 
 
+class Verdict(Record):
+    """What a candidate's trims brought, against the same method and engine with fewer of them."""
+
+    candidate: str
+    against: str
+    """a candidate; empty where there is none to compare with"""
+    kind: Literal["gain", "trade", "no gain here", "unsafe", "none"]
+    """gain: smaller or faster, with quality tied or better. trade: smaller or faster for a loss of quality that is shown.
+    unsafe: it can't be built or run, or is no better than a trivial rule. none: it can't be compared"""
+    words: str
+    """why: `3.9× smaller, 1.7× faster (1.6–1.8), accuracy tied (−0.2 points, −1.0 to 0.6)`"""
+
+    def __str__(self) -> str:
+        return f"{'no verdict' if self.kind == 'none' else self.kind}: {self.words}"
+
+
 class Choice(Record):
     """What `choose` concludes. `picked` is None when nothing is inside the limits; `sentence` says it in words."""
 
@@ -121,6 +154,12 @@ class Choice(Record):
     """candidates whose quality cannot be told apart from the best one's"""
     unbeaten_baselines: tuple[str, ...] = ()
     """baselines that the picked candidate (or, with none picked, the most accurate one) does not beat"""
+    verdicts: tuple[Verdict, ...] = ()
+    """of each candidate with trims: first against its parent, then against what lies further back in its chain"""
+
+    def verdict(self, candidate: str) -> Verdict | None:
+        """The one against the candidate's parent."""
+        return next((verdict for verdict in self.verdicts if verdict.candidate == candidate), None)
 
 
 class DataFacts(Record):
@@ -163,6 +202,8 @@ class Result(Record):
     """candidate name → predicted label index of every test row; of a language model (nll, tokens) of every prompt's rows"""
     by_answer: dict[str, tuple[tuple[int, ...], ...]] = Field(default_factory=dict)
     """candidate name → BLEU's statistics of each of a language model's answers"""
+    by_round: dict[str, Turns] = Field(default_factory=dict)
+    """candidate name → its times in each round"""
     examples: dict[str, tuple[dict[str, Any], ...]] = Field(default_factory=dict)
     """candidate name → a language model's first answers: prompt, reference, answer, ended"""
     baselines: tuple[Baseline, ...] = ()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from trimtune.records import Candidate, Limit, Reading, Use
-from trimtune.results import Row
+from trimtune.results import Row, Turns
 
 N = 400
 TRUTH = (0,) * N
@@ -22,17 +23,24 @@ def reading(name: str, value: float | None, low: float | None = None, high: floa
 
 
 def row(method: str, trims: str = "", engine: str = "onnx_runtime", ms: float | None = 10.0, mb: float = 90.0, fit: float = 60.0,
-        spread: float = 0.01) -> Row:
+        spread: float = 0.01, **more: Any) -> Row:
     candidate = Candidate(method=Use(name=method), trims=tuple(Use(name=name) for name in trims.split("+") if name),
                           engine=Use(name=engine))
     bounds = (None, None) if ms is None else (ms * (1 - spread), ms * (1 + spread))
-    return Row(candidate=candidate, status="measured", readings={
+    return Row(candidate=candidate, status="measured", **more, readings={
         "latency_p50_ms": reading("latency_p50_ms", ms, *bounds), "size_mb": reading("size_mb", mb),
         "fit_seconds": reading("fit_seconds", fit)})
 
 
-def failed(method: str, cause: str) -> Row:
-    candidate = Candidate(method=Use(name=method), trims=(), engine=Use(name="onnx_runtime"))
+def turns(ms: float, moods: Sequence[float] = (1.0,) * 6, session: str = "one", drift: float = 1.0, rows: int = 5) -> Turns:
+    """Rounds of rows that take 0.8 to 1.2 times `ms`, each round slowed by its mood."""
+    times = tuple(tuple(ms * mood * (0.8 + 0.4 * at / max(rows - 1, 1)) for at in range(rows)) for mood in moods)
+    return Turns(ms=times, session=session, drift=drift)
+
+
+def failed(method: str, cause: str, trims: str = "") -> Row:
+    candidate = Candidate(method=Use(name=method), trims=tuple(Use(name=name) for name in trims.split("+") if name),
+                          engine=Use(name="onnx_runtime"))
     return Row(candidate=candidate, status="failed", cause=cause)
 
 

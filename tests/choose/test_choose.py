@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.choose.candidates import TRUTH, failed, limit, predictions, right, row
+from tests.choose.candidates import TRUTH, failed, limit, predictions, right, row, turns
 
 from trimtune.choose.choose import choose
 from trimtune.choose.compare import answers
@@ -110,7 +110,8 @@ def test_an_unknown_reading_is_an_error() -> None:
 
 def test_no_gain_from_trimming_is_said() -> None:
     rows = [row("full", ms=5), row("full", "int8", ms=6, mb=25)]
-    assert "no gain here from trimming" in choose(rows, predictions(rows, 380, 380), TRUTH, [], "quality").sentence.lower()
+    sentence = choose(rows, predictions(rows, 380, 380), TRUTH, [], "quality").sentence
+    assert "No gain here in speed from trimming: the one trimmed candidate isn't as good and faster" in sentence
     rows = [row("full", ms=5, spread=0.1), row("full", "int8", ms=4.9, mb=25, spread=0.1)]
     sentence = choose(rows, predictions(rows, 380, 380), TRUTH, [], "quality").sentence
     assert "No gain here in speed from trimming: the plain full@onnx_runtime" in sentence
@@ -118,6 +119,32 @@ def test_no_gain_from_trimming_is_said() -> None:
     rows = [row("full", ms=5), row("full", "int8", ms=2.5, mb=25)]
     sentence = choose(rows, predictions(rows, 380, 380), TRUTH, [], "quality").sentence
     assert "ties in accuracy with the plain full@onnx_runtime and is 2.0× faster and 3.6× smaller" in sentence
+
+
+def test_of_equals_in_quality_and_speed_the_smaller_is_taken() -> None:
+    rows = [row("full", ms=5, spread=0.1), row("full", "int8", ms=5.1, mb=25, spread=0.1), row("lora", ms=3, mb=90, spread=0.1)]
+    assert choose(rows[:2], predictions(rows[:2], 380, 380), TRUTH, [], "quality").picked == "full+int8@onnx_runtime"
+    assert choose(rows, predictions(rows, 380, 380, 380), TRUTH, [], "quality").picked == "lora@onnx_runtime", "it is faster"
+
+
+def test_speeds_are_compared_round_by_round_where_the_rounds_are_known() -> None:
+    """The machine slows down for half of the rounds: each latency's own interval is wide, the ratio's is not."""
+    moods = [1.0, 1.0, 1.0, 3.0, 3.0, 3.0]
+    rows = [row("full", ms=20, spread=0.6), row("lora", ms=16, spread=0.6)]
+    times = {rows[0].name: turns(20, moods), rows[1].name: turns(16, moods)}
+    given_ = predictions(rows, 380, 380)
+    found = choose(rows, given_, TRUTH, [], "quality", by_round=times)
+    assert found.picked == "lora@onnx_runtime"
+    assert reasons(found)["full@onnx_runtime"].startswith("tied in accuracy with lora@onnx_runtime, 1.2× slower (1.2–1.")
+    assert "overlap" in reasons(choose(rows, given_, TRUTH, [], "quality"))["full@onnx_runtime"], "what the intervals alone say"
+    assert choose(rows, predictions(rows, 380, 380), TRUTH, [], "latency", by_round=times).picked == "lora@onnx_runtime"
+
+
+def test_a_speed_that_the_rounds_do_not_tell_apart_is_called_equal() -> None:
+    rows = [row("full", ms=10, mb=90), row("lora", ms=10.3, mb=90)]
+    times = {rows[0].name: turns(10, [1, 1.1, 1, 1.1, 1, 1]), rows[1].name: turns(10, [1.1, 1, 1.1, 1, 1, 1])}
+    found = choose(rows, predictions(rows, 380, 380), TRUTH, [], "quality", by_round=times)
+    assert reasons(found)["lora@onnx_runtime"].startswith("tied in accuracy with full@onnx_runtime, as fast (0.9")
 
 
 def test_a_cheaper_method_that_ties_is_mentioned() -> None:

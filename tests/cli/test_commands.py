@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tests.report import results
 
-from trimtune import parts
-from trimtune.cli import main
+from trimtune import flow, parts
+from trimtune.cli import main, tables
 from trimtune.study import read
 
 LIGHT = {"torch", "transformers", "peft", "altair", "sklearn", "optuna", "openvino", "onnxruntime", "pandas"}
@@ -87,6 +87,26 @@ def test_the_table_shows_the_pick_first_and_why_others_failed(run_folder: Path, 
     assert lines[1].startswith("→")
     assert sum(line.startswith("failed: prompt") for line in lines) == 3
     assert sum(line.startswith("×") for line in lines) > 5
+
+
+def test_the_table_shows_what_trimming_brought() -> None:
+    """In words where there is room, else by a mark; and each verdict in full below."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    given = flow.rechoose(results.full())
+    for width, gained in ((100, "+"), (130, "gain")):
+        out = StringIO()
+        tables.show_result(given, Console(file=out, width=width), "")
+        lines = out.getvalue().splitlines()
+        assert max(map(len, lines)) <= width
+        row = next(line for line in lines if line.startswith("→"))
+        assert row.split()[1] == given.choice.picked, "a name isn't broken"
+        assert row.split()[-1] == gained
+        assert ("trimming: + gain   ± trade" in lines) == (width == 100)
+        assert any(line.startswith("full+int8@onnx_runtime: gain: 3.8× smaller, 2.2× faster, ") for line in lines)
+        assert any(line.startswith("lora+prune_ffn+int8@onnx_runtime, against lora@onnx_runtime: gain: ") for line in lines)
 
 
 def test_init_writes_a_study_that_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,8 @@ def test_readings_from_turns() -> None:
     assert (together.value, together.high) == (8 * 25, 8 * 50)
     assert found["kv_cache_mb"].value == 3
     assert generation.pace_ms([turn(5, 0.32, 0.4)] * 3) == pytest.approx(10)
+    answers = generation.by_round([turn(5, 0.32, 0.4), turn(6, 0.64, 0.8)], generation.Config())
+    assert answers == [[5 + 320], [6 + 640]], "a whole answer: its first token and 32 steps"
     for reading in (first, alone, together):
         assert reading.low <= reading.value <= reading.high
 

@@ -4,11 +4,20 @@ from trimtune.measure import latency, throughput
 
 
 def test_a_percentile_is_refused_below_the_sample_rule() -> None:
-    found = latency.summarize([{"ms": [1.0] * 33}] * 6, latency.Config())
+    found = latency.summarize([{"ms": [1.0] * 9}] * 20, latency.Config())
     assert found["latency_p50_ms"].value == 1.0
     assert found["latency_p95_ms"].value is None
-    assert found["latency_p95_ms"].note == "too few samples, 198 of 200"
-    assert latency.summarize([{"ms": [1.0] * 34}] * 6, latency.Config())["latency_p95_ms"].value == 1.0
+    assert found["latency_p95_ms"].note == "too few samples, 180 of 200"
+    usual = latency.Config()
+    assert latency.summarize([{"ms": [1.0] * usual.rows}] * latency.ROUNDS, usual)["latency_p95_ms"].value == 1.0
+
+
+def test_a_round_keeps_one_time_per_row() -> None:
+    config = latency.Config(rows=3)
+    repeated = {"ms": [1.0, 5.0, 9.0, 2.0, 6.0, 8.0, 3.0, 7.0, 1.0]}
+    cut = {"ms": [4.0, 5.0]}
+    assert latency.by_round([repeated, cut], config) == [[2.0, 6.0, 8.0], [4.0, 5.0]]
+    assert latency.Config().rows <= 34, "what a result keeps of a candidate stays small"
 
 
 def test_throughput_is_the_median_of_the_rounds() -> None:

@@ -37,8 +37,10 @@ def test_candidates_are_measured_and_a_rerun_measures_nothing(store: Store, lm_r
     store.watch = events.append
     assert measured(store, lm_rows("pairs"), stories, "pairs", "a", "b") == first
     assert not [event for event in events if event["kind"] == "progress"]
-    readings, by_row, failures, examples, by_answer = first
+    readings, by_row, failures, examples, by_answer, by_round = first
     assert len(by_answer["a"]) == 9
+    assert [len(times) for times in by_round["a"].ms] == [1] * 6, "of each round the time of an answer"
+    assert by_round["a"].session == by_round["b"].session != ""
     assert readings["a"]["forgetting"].value is None, "no untuned model was given"
     assert not failures
     assert set(readings["a"]) == {"perplexity", "bleu", "rouge_l", "exact_match", "number_match", "ended",
@@ -67,7 +69,7 @@ def test_a_new_candidate_is_measured_beside_an_old_one(store: Store, lm_rows: Ca
 
 @pytest.mark.slow
 def test_plain_texts_are_measured_without_answers(store: Store, lm_rows: Callable[[str], Artifact], stories: Path) -> None:
-    readings, _, failures, examples, by_answer = measured(store, lm_rows("text"), stories, "text", "a")
+    readings, _, failures, examples, by_answer, _ = measured(store, lm_rows("text"), stories, "text", "a")
     assert not failures
     assert readings["a"]["bleu"].value is None
     assert "no prompts" in readings["a"]["bleu"].note

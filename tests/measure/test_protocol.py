@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from trimtune.choose.speeds import Speeds
 from trimtune.measure import _protocol, _session
 from trimtune.measure._protocol import measure_all
 from trimtune.records import Artifact, Reading, Use
@@ -54,6 +55,22 @@ def test_readings_predictions_and_failures(store: Store, rows: Artifact, runnabl
 
 
 @pytest.mark.slow
+def test_two_speeds_are_told_apart_by_their_rounds_and_one_speed_is_not(store: Store, rows: Artifact, runnable: Make) -> None:
+    folders = {"a": runnable("a", row_ms=2), "b": runnable("b", row_ms=2), "slow": runnable("slow", row_ms=4)}
+    found = measure_all(folders, dict.fromkeys(folders, ENGINE), rows, 32, store, configs=QUICK).by_round
+    assert len({turns.session for turns in found.values()}) == 1
+    assert {len(turns.ms) for turns in found.values()} == {20}
+    speeds = Speeds(found)
+    slow, same = speeds.ratio("slow", "a"), speeds.ratio("b", "a")
+    assert slow is not None
+    assert same is not None
+    assert 1 < slow.low <= slow.value <= slow.high
+    assert 1.2 < slow.value < 3
+    assert same.low < 1.1
+    assert same.high > 0.9
+
+
+@pytest.mark.slow
 def test_a_rerun_measures_nothing_and_gives_the_same(store: Store, rows: Artifact, runnable: Make) -> None:
     first = measure(store, rows, a=runnable("a"), b=runnable("b"))
     events: list[dict[str, Any]] = []
@@ -72,6 +89,10 @@ def test_a_new_candidate_is_measured_beside_an_old_one(store: Store, rows: Artif
     assert (after["a"], after["b"]) == (before["a"], before["b"])
     assert "beside a, which then took " in after["c"]["latency_p50_ms"].note
     assert after["c"]["throughput_rows_per_s"].note
+    times = measure_all({name: runnable(name, **({"row_ms": 1} if name == "a" else {})) for name in "abc"},
+                        dict.fromkeys("abc", ENGINE), rows, 32, store, configs=QUICK).by_round
+    assert times["a"].session == times["b"].session != times["c"].session
+    assert (times["a"].drift, f"{times['c'].drift:.2f}×") == (1.0, after["c"]["latency_p50_ms"].note.split()[-4])
     assert "beside" not in after["c"]["accuracy"].note
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.report import results
 
-from trimtune import report
+from trimtune import flow, report
 from trimtune.records import Reading
 from trimtune.report import files
 from trimtune.results import Choice, Result
@@ -50,6 +50,9 @@ def test_candidates_csv_has_the_promised_columns_and_the_rows_figures() -> None:
         "fit_seconds",
         "inside_limits",
         "tied_with_best",
+        "verdict",
+        "verdict_against",
+        "verdict_words",
     ]
     assert [line["candidate"] for line in lines] == [row.name for row in given.rows]
     for line, row in zip(lines, given.rows, strict=True):
@@ -62,6 +65,23 @@ def test_candidates_csv_has_the_promised_columns_and_the_rows_figures() -> None:
             assert (line["accuracy"], line["inside_limits"]) == ("", "false") and "out of memory" in line["cause"]
     assert {line["candidate"] for line in lines if line["tied_with_best"] == "true"} == set(given.choice.tied)
     assert {line["inside_limits"] for line in lines} == {"true", "false"}
+
+
+def test_verdicts_are_in_every_file(tmp_path: Path) -> None:
+    given = flow.rechoose(results.full())
+    report.write(given, tmp_path)
+    lines = {line["candidate"]: line for line in csv.DictReader((tmp_path / "candidates.csv").read_text().splitlines())}
+    kept = json.loads((tmp_path / "choice.json").read_text())["verdicts"]
+    page, told = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    assert "## What trimming brought" in told
+    assert {line["verdict"] for line in lines.values()} >= {"", "gain", "trade", "none"}
+    assert len(kept) == sum(bool(row.candidate.trims) for row in given.rows) == 30
+    for verdict in kept:
+        line = lines[verdict["candidate"]]
+        assert (line["verdict"], line["verdict_against"], line["verdict_words"]) == tuple(verdict[key] for key in
+                                                                                          ("kind", "against", "words"))
+        assert verdict["words"] in page
+        assert verdict["words"] in told
 
 
 def test_readings_jsonl_has_one_line_per_reading() -> None:

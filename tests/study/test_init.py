@@ -114,4 +114,4 @@ def test_two_columns_that_may_be_a_label_are_asked_about(tmp_path: Path) -> None
     (tmp_path / "a.csv").write_text("body,kindd\n" + "".join(f"a text {n},b{n}\n" for n in range(9)), encoding="utf-8")
     fault(lambda: draft(tmp_path / "a.csv"), "no column looks like a label", "--task causal-lm")
     _, facts = look(str(tmp_path / "a.csv"), task="causal_lm")
-    assert (facts.kind, facts.text, facts.label) == ("pairs", "body", "kindd")
+    assert (facts.kind, facts.text) == ("text", "body")

@@ -12,17 +12,20 @@ from trimtune.choose.compare import Compared, answers
 from trimtune.choose.likelihood import likelihoods
 from trimtune.choose.limits import check, nearest, violated
 from trimtune.choose.rank import READING, best_scored, least, pick
+from trimtune.choose.speeds import Speeds
+from trimtune.choose.verdict import verdicts as judge
 from trimtune.records import Limit, Prefer
-from trimtune.results import Baseline, Choice, Rejection, Row
+from trimtune.results import Baseline, Choice, Rejection, Row, Turns
 
 
 def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth: Sequence[int], require: Sequence[Limit],
            prefer: Prefer, baselines: Sequence[Baseline] = (), metric: str = "accuracy",
-           by_answer: Mapping[str, Sequence[Sequence[int]]] | None = None) -> Choice:
+           by_answer: Mapping[str, Sequence[Sequence[int]]] | None = None, by_round: Mapping[str, Turns] | None = None,
+           machine: Mapping[str, Any] | None = None) -> Choice:
     """The candidate to ship, the next one, the limit that decides, and why each of the others fell.
 
     Never outside the limits; with `prefer="quality"` never one that another candidate inside the limits beats significantly
-    on the same test rows (see compare.py), and among equals the fastest. Widening a limit never makes it worse.
+    on the same test rows (see compare.py), and among equals the fastest (see speeds.py). Widening a limit never makes it worse.
 
     Args:
         rows: every candidate of the study, failed ones too.
@@ -31,6 +34,8 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
         metric: `perplexity` for language models: predictions are (negative log-likelihood, learned tokens) of each prompt's rows.
         baselines: what needs no tuning. If the picked candidate does not beat one of them, the first sentence says so.
         by_answer: of language models, BLEU's statistics of each answer, for comparing with baselines that have no likelihood.
+        by_round: candidate → its times in each round; without them speeds are compared by their own intervals.
+        machine: what was measured on; its `flags` may be why a trim gains nothing.
 
     Raises:
         TrimtuneError: a limit names no reading, or predictions and test rows don't match.
@@ -44,10 +49,11 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
     names = [row.name for row in measured]
     compared: Compared = (likelihoods({**predictions, **scored}, [*names, *scored]) if metric == "perplexity" else
                           answers({**predictions, **scored}, truth, [*names, *scored]))
-    best = best_scored(measured, compared)
+    speeds, best = Speeds(by_round or {}), best_scored(measured, compared)
+    verdicts = judge(rows, compared, speeds, [rule for rule in baselines if rule.name in scored], machine or {})
     tied = tuple(row.name for row in measured if not compared.better(best.name, row.name))
     inside = [row for row in measured if not violated(row, require)]
-    picked = pick(inside, compared, prefer)
+    picked = pick(inside, compared, prefer, speeds)
     answers_ = {**(by_answer or {}), **{baseline.name: baseline.by_answer for baseline in baselines}}
     standing = trivial.unbeaten(picked or best, baselines, (compared, texts(answers_, (picked or best).name)))
     first, unbeaten = trivial.verdict(picked or best, standing), tuple(baseline.name for baseline, _ in standing)
@@ -56,17 +62,17 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
         return Choice(picked=None, runner_up=None, tied=tied, unbeaten_baselines=unbeaten,
                       sentence=f"{first} {explain.nothing_fits(measured, close, require)}".strip(),
                       binding_limit=" and ".join(str(limit) for limit in violated(close, require)) if close else None,
-                      rejected=_rejected(rows, None, inside, compared, require, prefer))
-    second = pick([row for row in inside if row is not picked], compared, prefer)
-    binding, instead = _binding(measured, picked, compared, require, prefer)
-    sentence = explain.taken(picked, second, best, inside, measured, compared, prefer, binding, instead)
+                      rejected=_rejected(rows, None, inside, compared, require, prefer, speeds), verdicts=verdicts)
+    second = pick([row for row in inside if row is not picked], compared, prefer, speeds)
+    binding, instead = _binding(measured, picked, compared, require, prefer, speeds)
+    sentence = explain.taken(picked, second, best, inside, measured, compared, prefer, binding, instead, speeds)
     return Choice(picked=picked.name, runner_up=second.name if second else None, binding_limit=binding, tied=tied,
                   unbeaten_baselines=unbeaten, sentence=f"{first} {sentence}".strip(),
-                  rejected=_rejected(rows, picked, inside, compared, require, prefer))
+                  rejected=_rejected(rows, picked, inside, compared, require, prefer, speeds), verdicts=verdicts)
 
 
 def _binding(measured: Sequence[Row], picked: Row, compared: Compared, require: Sequence[Limit],
-             prefer: Prefer) -> tuple[str | None, Row | None]:
+             prefer: Prefer, speeds: Speeds) -> tuple[str | None, Row | None]:
     """The limit without which another candidate would be taken, and that candidate; of several the one that gains most.
 
     Where no limit does it alone, all of them together may.
@@ -74,7 +80,7 @@ def _binding(measured: Sequence[Row], picked: Row, compared: Compared, require: 
     freed: list[tuple[str, Row]] = []
     for left in [(limit,) for limit in require] + [tuple(require)] * (len(require) > 1):
         kept = [limit for limit in require if limit not in left]
-        other = pick([row for row in measured if not violated(row, kept)], compared, prefer)
+        other = pick([row for row in measured if not violated(row, kept)], compared, prefer, speeds)
         if other is not None and other is not picked and not (freed and len(left) > 1):
             freed.append((" and ".join(str(limit) for limit in left), other))
     if not freed:
@@ -84,6 +90,6 @@ def _binding(measured: Sequence[Row], picked: Row, compared: Compared, require: 
 
 
 def _rejected(rows: Sequence[Row], picked: Row | None, inside: Sequence[Row], compared: Compared, require: Sequence[Limit],
-              prefer: Prefer) -> tuple[Rejection, ...]:
-    return tuple(Rejection(candidate=row.name, reason=reasons.rejection(row, picked, inside, compared, require, prefer))
+              prefer: Prefer, speeds: Speeds) -> tuple[Rejection, ...]:
+    return tuple(Rejection(candidate=row.name, reason=reasons.rejection(row, picked, inside, compared, require, prefer, speeds))
                  for row in rows if row is not picked)

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from trimtune.choose.compare import Compared
 from trimtune.choose.limits import excess, figure, reason, relaxed, violated
 from trimtune.choose.rank import READING, least
-from trimtune.choose.wording import LESS, MOST, ahead, best_of, by, count, overlap, percent, quality, ratio, said, seconds, units
+from trimtune.choose.speeds import LATENCY, Speeds
+from trimtune.choose.wording import LESS, MOST, ahead, best_of, by, count, percent, quality, ratio, said, seconds, units
 from trimtune.records import Limit, Prefer
 from trimtune.results import Row
 
 
 def taken(picked: Row, second: Row | None, best: Row, inside: Sequence[Row], measured: Sequence[Row], compared: Compared,
-          prefer: Prefer, binding: str | None, instead: Row | None) -> str:
+          prefer: Prefer, binding: str | None, instead: Row | None, speeds: Speeds) -> str:
     """Two sentences: what is taken and how good it is; what limits it or what it gains."""
     clauses = []
     if binding and instead:
-        clauses.append(f"without {binding} it would be {instead.name}: {_gain(instead, picked, compared, prefer)}")
-    clauses += filter(None, (_trimming(picked, inside, compared, prefer), _cheapest(picked, inside, compared, prefer)))
+        clauses.append(f"without {binding} it would be {instead.name}: {_gain(instead, picked, compared, prefer, speeds)}")
+    clauses += filter(None, (_trimming(picked, inside, compared, prefer, speeds), _cheapest(picked, inside, compared, prefer)))
     if not clauses and second is not None:
         clauses.append(f"the next one would be {second.name}")
     first = f"Take {picked.name}: {_facts(picked, compared)}, {_standing(picked, best, inside, measured, compared, prefer)}."
@@ -54,24 +55,25 @@ def _standing(picked: Row, best: Row, inside: Sequence[Row], measured: Sequence[
     return f"the best of the {count(inside)} inside the limits"
 
 
-def _trimming(picked: Row, inside: Sequence[Row], compared: Compared, prefer: Prefer) -> str:
+def _trimming(picked: Row, inside: Sequence[Row], compared: Compared, prefer: Prefer, speeds: Speeds) -> str:
     """What trimming gained, or that it gained nothing."""
     trimmed = [row for row in inside if not plain(row)]
     if plain(picked):
         said_ = {"quality": "as good and faster", "latency": "faster", "size": "smaller"}.get(prefer)
         many = f"none of the {len(trimmed)} trimmed candidates" if len(trimmed) > 1 else "the one trimmed candidate isn't"
         verb = " is " if len(trimmed) > 1 else " "
-        return f"no gain here from trimming: {many}{verb}{said_}" if trimmed and said_ else ""
+        what = "size" if prefer == "size" else "speed"
+        return f"no gain here in {what} from trimming: {many}{verb}{said_}" if trimmed and said_ else ""
     sibling = next((row for row in inside if plain(row) and row.candidate.method == picked.candidate.method
                     and row.candidate.engine == picked.candidate.engine), None)
     if sibling is None or not compared.difference(sibling.name, picked.name).tied:
         return ""
-    same_speed = overlap(sibling.readings.get("latency_p50_ms"), picked.readings.get("latency_p50_ms"))
-    speed = "" if same_speed else ratio(sibling, picked, "latency_p50_ms", LESS)
-    size = ratio(sibling, picked, "size_mb", LESS)
+    speed = ratio(sibling, picked, LATENCY, LESS, speeds) if speeds.faster(picked, sibling) else ""
+    size = ratio(sibling, picked, "size_mb", LESS, speeds)
     if speed:
         return f"it ties in {quality(compared)} with the plain {sibling.name} and is {' and '.join(filter(None, (speed, size)))}"
-    return (f"no gain here in speed from trimming: the plain {sibling.name} is as good and, as far as can be told, as fast"
+    fast = "faster" if speeds.faster(sibling, picked) else "as fast, as far as can be told"
+    return (f"no gain here in speed from trimming: the plain {sibling.name} is as good and {fast}"
             + (f", though {picked.name} is {size}" if size else ""))
 
 
@@ -87,10 +89,10 @@ def _cheapest(picked: Row, inside: Sequence[Row], compared: Compared, prefer: Pr
             f"instead of {seconds(picked)}")
 
 
-def _gain(instead: Row, picked: Row, compared: Compared, prefer: Prefer) -> str:
+def _gain(instead: Row, picked: Row, compared: Compared, prefer: Prefer, speeds: Speeds) -> str:
     if prefer == "quality" and compared.better(instead.name, picked.name):
         return ahead(compared, instead.name, picked.name)
-    gain = ratio(picked, instead, READING[prefer], LESS)
+    gain = ratio(picked, instead, READING[prefer], LESS, speeds) or ratio(picked, instead, "size_mb", LESS, speeds)
     return (gain or "no better in any way that can be told") + (f", tied in {quality(compared)}" if prefer == "quality" else "")
 
 

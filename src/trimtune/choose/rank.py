@@ -6,36 +6,47 @@ import math
 from collections.abc import Sequence
 
 from trimtune.choose.compare import Compared
-from trimtune.choose.wording import overlap
+from trimtune.choose.speeds import LATENCY, Speeds, overlap
 from trimtune.records import Prefer
 from trimtune.results import Row
 
-READING: dict[Prefer, str] = {"quality": "latency_p50_ms", "latency": "latency_p50_ms", "size": "size_mb", "cost": "fit_seconds"}
+READING: dict[Prefer, str] = {"quality": LATENCY, "latency": LATENCY, "size": "size_mb", "cost": "fit_seconds"}
 """what decides between candidates of equal standing; for all but quality it is what is preferred itself"""
 
-NOISE = {"latency_p50_ms": 0.0, "size_mb": 0.01, "fit_seconds": 0.1}
+NOISE = {"size_mb": 0.01, "fit_seconds": 0.1}
 """which share of the least one a reading without an interval may be above it and still count as equal: some bytes of a
 config file are no reason, nor is a tenth of a fit that was timed once"""
 
 
-def pick(inside: Sequence[Row], compared: Compared, prefer: Prefer) -> Row | None:
+def pick(inside: Sequence[Row], compared: Compared, prefer: Prefer, speeds: Speeds) -> Row | None:
     """The row that is taken, None if there is none.
 
-    quality: of those to whom no other inside is significantly better, the fastest (then the smallest, then by name).
+    quality: of those to whom no other inside is significantly better, the fastest; of those that can't be told from it in speed
+    the smallest, then the one with the least latency, then by name.
     Widening the limits only adds candidates, so the new pick is never significantly worse than the old one, which is
     still among them. latency, size, cost: of those that equal the least within noise, the best, then the faster.
     """
     if prefer == "quality":
-        return min(unbeaten(inside, compared), default=None,
-                   key=lambda row: (least(row, READING[prefer]), least(row, "size_mb"), row.name))
-    lowest = min(inside, default=None, key=lambda row: least(row, READING[prefer]))
-    level = [row for row in inside if lowest is not None and equal(row, lowest, READING[prefer])]
-    return min(level, default=None, key=lambda row: (-compared.score(row.name), least(row, READING[prefer]),
-                                                     least(row, "latency_p50_ms"), row.name))
+        level = least_of(unbeaten(inside, compared), LATENCY, speeds)
+        return min(least_of(level, "size_mb", speeds), default=None,
+                   key=lambda row: (least(row, LATENCY), least(row, "size_mb"), row.name))
+    return min(least_of(inside, READING[prefer], speeds), default=None,
+               key=lambda row: (-compared.score(row.name), least(row, READING[prefer]), least(row, LATENCY), row.name))
 
 
-def equal(row: Row, lowest: Row, reading: str) -> bool:
-    """Whether a reading can't be told from the lowest one: their intervals overlap, or it is above it by noise at most."""
+def least_of(rows: Sequence[Row], reading: str, speeds: Speeds) -> list[Row]:
+    """Those that can't be told from the lowest one in a reading; of latency, those that no other is shown to be faster than."""
+    ordered = sorted(rows, key=lambda row: least(row, reading))
+    if reading == LATENCY:
+        near = [row for row in ordered if not speeds.faster(ordered[0], row)]
+        return [row for row in near if not any(speeds.faster(other, row) for other in near)] or near
+    return [row for row in ordered if equal(row, ordered[0], reading, speeds)]
+
+
+def equal(row: Row, lowest: Row, reading: str, speeds: Speeds) -> bool:
+    """Whether a reading can't be told from the lowest one: it isn't shown to be slower, or is above it by noise at most."""
+    if reading == LATENCY:
+        return not speeds.faster(lowest, row)
     one, other = least(row, reading), least(lowest, reading)
     return one <= other * (1 + NOISE[reading]) or overlap(row.readings.get(reading), lowest.readings.get(reading))
 
@@ -48,7 +59,7 @@ def unbeaten(inside: Sequence[Row], compared: Compared) -> list[Row]:
 
 
 def best_scored(rows: Sequence[Row], compared: Compared) -> Row:
-    return min(rows, key=lambda row: (-compared.score(row.name), least(row, "latency_p50_ms"), row.name))
+    return min(rows, key=lambda row: (-compared.score(row.name), least(row, LATENCY), row.name))
 
 
 def least(row: Row, reading: str) -> float:

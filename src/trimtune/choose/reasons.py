@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from trimtune.choose.compare import Compared
 from trimtune.choose.limits import reason, unjudged, violated
 from trimtune.choose.rank import READING, best_scored, equal
-from trimtune.choose.wording import MORE, behind, quality, ratio, spanned
+from trimtune.choose.speeds import Speeds
+from trimtune.choose.wording import MORE, behind, quality, ratio, same_speed, spanned
 from trimtune.records import Limit, Prefer
 from trimtune.results import Row
 
@@ -17,7 +18,7 @@ def failure(row: Row) -> str:
 
 
 def rejection(row: Row, picked: Row | None, inside: Sequence[Row], compared: Compared, require: Sequence[Limit],
-              prefer: Prefer) -> str:
+              prefer: Prefer, speeds: Speeds) -> str:
     """Why this candidate isn't taken."""
     if row.status != "measured":
         return failure(row)
@@ -29,9 +30,10 @@ def rejection(row: Row, picked: Row | None, inside: Sequence[Row], compared: Com
         better = [other for other in inside if compared.better(other.name, row.name)]
         if better:
             return _beaten(row, picked if picked in better else best_scored(better, compared), compared)
-        costs = ratio(row, picked, READING[prefer], MORE) or ratio(row, picked, "size_mb", MORE) or "no better in any reading"
+        slower, larger = (ratio(row, picked, reading, MORE, speeds) for reading in (READING[prefer], "size_mb"))
+        costs = slower or ", ".join(filter(None, (same_speed(row, picked, speeds), larger))) or "no better in any reading"
         return f"tied in {quality(compared)} with {picked.name}, {costs}"
-    costs = "" if equal(row, picked, READING[prefer]) else ratio(row, picked, READING[prefer], MORE)
+    costs = "" if equal(row, picked, READING[prefer], speeds) else ratio(row, picked, READING[prefer], MORE, speeds)
     if costs:
         return f"{costs} than {picked.name}"
     if row.value(READING[prefer]) is None:

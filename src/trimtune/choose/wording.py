@@ -9,7 +9,7 @@ from trimtune.choose.bleu import Texts
 from trimtune.choose.compare import Compared
 from trimtune.choose.likelihood import Likelihoods
 from trimtune.choose.limits import figure
-from trimtune.records import Reading
+from trimtune.choose.speeds import LATENCY, Ratio, Speeds, overlap
 from trimtune.results import Row
 
 MORE = {"latency_p50_ms": "slower", "size_mb": "larger", "fit_seconds": "longer to tune"}
@@ -20,17 +20,44 @@ _MOST = 700.0
 """nats: e to more than this is no float"""
 
 
-def ratio(row: Row, other: Row, reading: str, words: dict[str, str]) -> str:
-    """`1.8× slower`, `3% larger`; empty where `row`'s reading isn't above `other`'s. Says so if the two can't be told apart."""
+def ratio(row: Row, other: Row, reading: str, words: dict[str, str], speeds: Speeds) -> str:
+    """`1.8× slower (1.7–1.9)`, `3% larger`; empty where `row`'s reading isn't above `other`'s, or isn't shown to be.
+
+    Of results without rounds, that it isn't shown to be is said.
+    """
     high, low = row.value(reading), other.value(reading)
-    if high is None or low is None or high <= low:
+    if high is None or low is None:
+        return ""
+    if reading == LATENCY and (found := speeds.ratio(row.name, other.name)):
+        return f"{_much(found.value, words)} {words[reading]} ({_ends(found, words)})" if found.low > 1 else ""
+    if high <= low:
         return ""
     if low <= 0:
         return f"{words[reading]} ({figure(high)} instead of {figure(low)})"
-    share = 1 - low / high if words is LESS else high / low - 1
-    much = f"{high / low:.1f}×" if high / low >= 1.1 else f"{max(100 * share, 0.1):.2g}%"
     unsure = " (their intervals overlap)" if overlap(row.readings.get(reading), other.readings.get(reading)) else ""
-    return f"{much} {words[reading]}{unsure}"
+    return f"{_much(high / low, words)} {words[reading]}{unsure}"
+
+
+def same_speed(row: Row, other: Row, speeds: Speeds) -> str:
+    """`as fast (0.97–1.04×)`, where their rounds don't show which one is faster: how many times as long `row` takes."""
+    found = speeds.ratio(row.name, other.name)
+    return f"as fast ({found.low:.2f}–{found.high:.2f}×)" if found and found.tied else ""
+
+
+def _much(times: float, words: dict[str, str]) -> str:
+    return f"{times:.1f}×" if times >= 1.1 else f"{max(_percent_of(times, words), 0.1):.2g}%"
+
+
+def _ends(found: Ratio, words: dict[str, str]) -> str:
+    """`1.7–1.9`, or in percent where the ratio is said so."""
+    if found.value < 1.1:
+        return "–".join(f"{_percent_of(end, words):.2g}" for end in (found.low, found.high)) + "%"
+    return "–".join(f"{end:.1f}" if end >= 1.1 else f"{end:.2f}" for end in (found.low, found.high))
+
+
+def _percent_of(times: float, words: dict[str, str]) -> float:
+    """By how many percent less or more: 1.05 times as long is 4.8% of the time less, 5% more."""
+    return 100 * (1 - 1 / times if words is LESS else times - 1)
 
 
 def quality(compared: Compared) -> str:
@@ -102,6 +129,20 @@ def perplexity(nats: float) -> float:
     return math.exp(min(nats, _MOST))
 
 
+def changed(compared: Compared, first: str, second: str) -> str:
+    """What the first one's quality is beside the second one's: `accuracy tied (−0.2 points, −1.0 to 0.6)`, `accuracy −3.1
+    points (−4.9 to −1.3)`, `perplexity +8.1% (7.3 to 8.9)`."""
+    found = compared.difference(first, second)
+    ends = (found.value, found.low, found.high)
+    unit, digits = " points", 1
+    if isinstance(compared, Likelihoods):
+        ends = (perplexity(-found.value) - 1, perplexity(-found.high) - 1, perplexity(-found.low) - 1)
+        unit, digits = "%", 2 if abs(ends[0]) < 0.01 else 1
+    value, low, high = (f"{round(100 * end, digits) + 0.0:.{digits}f}".replace("-", "−") for end in ends)
+    much, span = f"{'' if value[0] == '−' else '+'}{value}{unit}", f"{low} to {high}"
+    return f"{quality(compared)} tied ({much}, {span})" if found.tied else f"{quality(compared)} {much} ({span})"
+
+
 def percent(share: float | None) -> str:
     return f"{100 * (share or 0.0):.1f}"
 
@@ -117,10 +158,3 @@ def count(rows: Sequence[Row]) -> str:
 def seconds(row: Row) -> str:
     value = row.value("fit_seconds")
     return "an unknown time" if value is None else f"{figure(value)} s"
-
-
-def overlap(first: Reading | None, second: Reading | None) -> bool:
-    """Whether two intervals share a point; without intervals nothing can be called equal."""
-    if not first or not second or first.low is None or first.high is None or second.low is None or second.high is None:
-        return False
-    return first.low <= second.high and second.low <= first.high

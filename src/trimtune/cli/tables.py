@@ -13,6 +13,10 @@ from trimtune.report import tables, words
 from trimtune.results import Plan, Result
 
 _WIDE, _WIDER = 100, 120
+_VERDICTS = 12
+"""verdicts that are printed"""
+_MARKS = {"gain": "+", "trade": "±", "no gain here": "0", "unsafe": "!"}
+"""verdicts where there is no room for words"""
 _NARROW = ("accuracy", "perplexity", "latency_p50_ms", "size_mb", "fit_seconds")
 """what has room in 80 columns"""
 _EXTRA = ("format_valid", "forgetting")
@@ -34,20 +38,26 @@ def show_result(result: Result, console: Console, folder: str) -> None:
     names = [name for name in _HEADS if (console.width >= _WIDE or name in _NARROW)
              and (console.width >= _WIDER or name not in _EXTRA) and name in tables.shown(result)]
     heads = [_HEADS[name] for name in names]
-    table = plain_table("", "candidate", *heads, right=tuple(heads))
     measured = [line for line in tables.lines(result) if line.row.status == "measured"]
+    judged, short = any(line.verdict for line in measured), console.width < _WIDER
+    table = plain_table("", "candidate", *heads, *["" if short else "trimming"] * judged, right=tuple(heads))
     crossed, unjudged = ({line.unjudged for line in measured if not line.inside and bool(line.unjudged) is why}
                          for why in (False, True))
     for line in measured:
         mark = {"picked": "→", "runner-up": "2"}.get(line.role, "" if line.inside else "?" if line.unjudged else "×")
         cells = [_cell(line.row, name) for name in names]
+        brought = [_MARKS.get(line.verdict, "") if short else line.verdict] * judged
         style = "bold" if line.role == "picked" else "" if line.inside else "dim"
-        table.add_row(mark, line.row.name, *cells, style=style)
+        table.add_row(mark, line.row.name, *cells, *brought, style=style)
     if table.row_count:
         console.print(table)
         outside = "   × outside the limits: " + ", ".join(map(str, result.study.require))
         console.print(Text("→ picked   2 runner-up" + (outside if crossed else "")
                            + "".join(f"   ? {why}" for why in sorted(unjudged)), style="dim"))
+        told = [f"{mark} {verdict}" for verdict, mark in _MARKS.items() if any(line.verdict == verdict for line in measured)]
+        if told and short:
+            console.print(Text("trimming: " + "   ".join(told), style="dim"))
+        _show_verdicts(result, measured, console)
     rules = [f"{baseline.title} {_first(cells)}" + f" ({standing})" * bool(standing)
              for baseline, cells, standing in tables.baselines(result)]
     if rules:
@@ -63,6 +73,18 @@ def show_result(result: Result, console: Console, folder: str) -> None:
         console.print(Text(f"Worst class: {worst} test rows right."))
     if folder:
         console.print(Text(f"\nReport: {folder}", style="bold"), soft_wrap=True)
+
+
+def _show_verdicts(result: Result, measured: list[tables.Line], console: Console) -> None:
+    """What trimming brought, in the table's order; further ones are in the report."""
+    found = [verdict for line in measured if (verdict := result.choice.verdict(line.row.name))]
+    for verdict in found[:_VERDICTS]:
+        parent = verdict.against and len(result.row(verdict.against).candidate.trims) + 1
+        other = len(result.row(verdict.candidate).candidate.trims) != parent
+        against = f", against {verdict.against}" if verdict.against and other else ""
+        console.print(Text(f"{verdict.candidate}{against}: {verdict}"))
+    if found[_VERDICTS:]:
+        console.print(Text(f"and {len(found) - _VERDICTS} more verdicts, in the report", style="dim"))
 
 
 def _first(cells: tuple[tables.Cell, ...]) -> str:

@@ -21,6 +21,7 @@ from trimtune.measure._session import Job, Samples, Taken, pace_ms, run_session,
 from trimtune.measure._study import references
 from trimtune.process import threads
 from trimtune.records import Artifact, Reading, Use
+from trimtune.results import Turns
 from trimtune.store import Store
 from trimtune.study.uses import tasks_of
 
@@ -42,6 +43,8 @@ class Measured(NamedTuple):
     """a language model's first answers: prompt, reference, answer, ended"""
     by_answer: dict[str, list[Any]]
     """for comparing a language model with rules that only answer: BLEU's statistics of each answer"""
+    by_round: dict[str, Turns]
+    """for comparing speeds"""
 
 
 def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], rows: Artifact, max_length: int, store: Store, *,
@@ -83,7 +86,8 @@ def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], ro
     readings = {name: _readings(job, samples[name], str(measured[name].facts["note"]), beside) for name in measured}
     by_row, examples, by_answer = ({name: list(told(job, taken, what) or ()) for name, taken in samples.items()}
                                    for what in ("by_row", "examples", "by_answer"))
-    return Measured(readings, by_row, failures, examples, by_answer)
+    return Measured(readings, by_row, failures, examples, by_answer,
+                    {name: _turns(job, artifact, samples[name]) for name, artifact in measured.items()})
 
 
 def _recipe(job: Job, name: str) -> dict[str, Any]:
@@ -100,7 +104,9 @@ def _commit(job: Job, store: Store, taken: Taken) -> tuple[dict[str, Artifact], 
     measured: dict[str, Artifact] = {}
     failures: dict[str, str] = {}
     for name in job.runnable:
-        arguments = {"samples": taken.samples.get(name), "cause": taken.failures.get(name), "note": _note(taken, name)}
+        arguments = {"samples": taken.samples.get(name), "cause": taken.failures.get(name),
+                     "facts": {"note": _note(taken, name), "session": taken.sessions.get(name, ""),
+                               "drift": taken.anchors.get(name, ("", 1.0))[1]}}
         try:
             measured[name] = store.step(work=_keep, arguments=arguments, fresh=False, **_recipe(job, name),
                                         spent=taken.spent.get(name, (0.0, 0.0, 0.0)))
@@ -109,12 +115,12 @@ def _commit(job: Job, store: Store, taken: Taken) -> tuple[dict[str, Artifact], 
     return measured, failures
 
 
-def _keep(folder: Path, samples: Samples | None, cause: str | None, note: str) -> dict[str, Any]:
+def _keep(folder: Path, samples: Samples | None, cause: str | None, facts: dict[str, Any]) -> dict[str, Any]:
     """Work of the store step: the samples as they were taken. A reading is made of them whenever one is asked for."""
     if samples is None:
         raise StepFailed(cause or "it was not measured")
     (folder / _SAMPLES).write_text(json.dumps(samples), encoding="utf-8")
-    return {"note": note}
+    return facts
 
 
 def _note(taken: Taken, name: str) -> str:
@@ -127,6 +133,14 @@ def _note(taken: Taken, name: str) -> str:
 def _samples(artifact: Artifact) -> Samples:
     samples: Samples = json.loads((artifact.folder / _SAMPLES).read_text(encoding="utf-8"))
     return samples
+
+
+def _turns(job: Job, artifact: Artifact, samples: Samples) -> Turns:
+    """The candidate's times by round, of the one measure that has them."""
+    timed = {name: module for name in job.configs if hasattr(module := parts.load("measure", name), "by_round")}
+    rounds = [times for name, module in timed.items()
+              for times in module.by_round(samples[name], module.Config(**job.configs[name]))]
+    return Turns(ms=tuple(map(tuple, rounds)), session=artifact.facts["session"], drift=artifact.facts["drift"])
 
 
 def _readings(job: Job, samples: Samples, note: str, beside: Mapping[str, dict[str, Any]]) -> dict[str, Reading]:

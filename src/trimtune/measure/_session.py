@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,14 @@ class Job:
 
 @dataclass
 class Taken:
-    """What a session brought. `anchors`: candidate → the one it was measured beside, and that one's drift."""
+    """What a session brought. `anchors`: candidate → the one it was measured beside, and that one's drift; `sessions`:
+    candidate → when the turns began that it took beside others."""
 
     samples: dict[str, Samples] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     anchors: dict[str, tuple[str, float]] = field(default_factory=dict)
     spent: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    sessions: dict[str, str] = field(default_factory=dict)
 
 
 def run_session(job: Job, names: list[str], anchor: str | None, reference_ms: float | None) -> Taken:
@@ -56,10 +59,12 @@ def run_session(job: Job, names: list[str], anchor: str | None, reference_ms: fl
     whole = Taken()
     for block in _blocks(job, names, anchor):
         beside = [anchor] if anchor else []
+        begun = datetime.now(UTC).isoformat()
         taken = _block(job, [*beside, *block])
         whole.samples.update({name: taken.samples[name] for name in block if name in taken.samples})
         whole.failures.update({name: taken.failures[name] for name in block if name in taken.failures})
         whole.spent.update({name: taken.spent[name] for name in block if name in taken.spent})
+        whole.sessions.update(dict.fromkeys(block, begun))
         if anchor in taken.samples and reference_ms:
             drift = pace_ms(job, taken.samples[anchor]) / reference_ms
             whole.anchors.update(dict.fromkeys(block, (anchor, drift)))

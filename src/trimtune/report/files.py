@@ -20,7 +20,8 @@ def columns(result: Result) -> tuple[str, ...]:
     """The columns of candidates.csv."""
     quality = metric(result)
     return ("candidate", "method", "trims", "engine", "status", "cause", quality, f"{quality}_low", f"{quality}_high",
-            *_QUALITY[quality], "peak_memory_mb", "size_mb", "fit_seconds", "inside_limits", "tied_with_best")
+            *_QUALITY[quality], "peak_memory_mb", "size_mb", "fit_seconds", "inside_limits", "tied_with_best",
+            "verdict", "verdict_against", "verdict_words")
 
 
 def write(result: Result, folder: Path) -> Path:
@@ -55,13 +56,14 @@ def candidates_csv(result: Result) -> str:
 
 
 def _field(result: Result, row: Row, column: str) -> Any:
-    quality = row.readings.get(metric(result))
+    quality, verdict = row.readings.get(metric(result)), result.choice.verdict(row.name)
     own: dict[str, Any] = {
         "candidate": row.name, "method": row.candidate.method.label, "trims": row.candidate.trims_label,
         "engine": row.candidate.engine.label, "status": row.status, "cause": row.cause,
         f"{metric(result)}_low": quality.low if quality else None, f"{metric(result)}_high": quality.high if quality else None,
         "inside_limits": "unknown" if why_unjudged(result, row) else str(inside_limits(result, row)).lower(),
-        "tied_with_best": str(row.name in result.choice.tied).lower()}
+        "tied_with_best": str(row.name in result.choice.tied).lower(), "verdict": verdict.kind if verdict else "",
+        "verdict_against": verdict.against if verdict else "", "verdict_words": verdict.words if verdict else ""}
     return own[column] if column in own else row.value(column)
 
 

@@ -12,7 +12,7 @@ from trimtune.results import Result
 
 def text(result: Result, folder: Path) -> str:
     """The report as GitHub-flavored Markdown. Everything that a user named is escaped."""
-    parts = [_head(result, folder), _candidates(result), _baselines(result),
+    parts = [_head(result, folder), _candidates(result), _verdicts(result), _baselines(result),
              _rejected(result), _answers(result), _tuning(result), _failures(result), _around(result)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -49,7 +49,8 @@ def _candidates(result: Result) -> str:
                                 for name in tables.shown(result)), "inside limits", "remarks"]
     lines = []
     for line in tables.lines(result):
-        remarks = [line.role, "tied with the best" if line.tied else "", "" if line.row.packed == "plain" else line.row.packed,
+        remarks = [line.role, "tied with the best" if line.tied else "", line.verdict,
+                   "" if line.row.packed == "plain" else line.row.packed,
                    f"{line.row.status}: {line.row.cause}" if line.row.status != "measured" else ""]
         lines.append([str(line.number), plain(line.row.name), *map(_cell, line.cells),
                       (line.unjudged or ("yes" if line.inside else "no")) if line.row.status == "measured" else "–",
@@ -62,6 +63,12 @@ def _cell(cell: tables.Cell) -> str:
         return plain(cell.note or cell.text)
     aside = "; ".join(filter(None, (cell.detail, cell.note)))
     return plain(cell.text + (f" ({aside})" if aside else ""))
+
+
+def _verdicts(result: Result) -> str:
+    lines = [[plain(verdict.candidate), plain(verdict.against) or "–", "no verdict" if verdict.kind == "none" else verdict.kind,
+              plain(verdict.words)] for verdict in result.choice.verdicts]
+    return "## What trimming brought\n\n" + _table(["candidate", "against", "verdict", "why"], lines) if lines else ""
 
 
 def _baselines(result: Result) -> str:

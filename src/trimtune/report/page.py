@@ -66,6 +66,7 @@ def _content(result: Result) -> dict[str, Any]:
     return {
         "result": result, "metric": tables.metric(result), "study": result.study, "choice": result.choice, "lines": lines,
         "tiles": _tiles(result), "limits": [words.limit(result, limit) for limit in result.study.require],
+        "verdicts": result.choice.verdicts, "trimming": result.choice.verdict(result.choice.picked or ""),
         "tied": [name for name in result.choice.tied if name != result.choice.picked],
         "columns": [(name, words.title(name), tables.samples(result, name), tables.better(result, name))
                     for name in tables.shown(result)],

@@ -50,6 +50,8 @@ class Line:
     """why it can't be said whether it is inside, if no limit is known to be broken: `not measured: too few samples`"""
     tied: bool
     role: str
+    verdict: str = ""
+    """`gain`, `trade`, `no gain here` or `unsafe`, against its parent"""
     span: tuple[float, float, float] | None = None
 
     @property
@@ -90,12 +92,18 @@ def lines(result: Result) -> list[Line]:
     domain = span_domain(result)
     return [Line(number=number, row=row, cells=cells(result, row, shown(result)), inside=inside_limits(result, row),
                  unjudged=why_unjudged(result, row), tied=row.name in result.choice.tied, role=_role(result, row),
-                 span=_span(row, metric(result), domain))
+                 verdict=kind(result, row), span=_span(row, metric(result), domain))
             for number, row in enumerate(ordered, start=1)]
 
 
 def _role(result: Result, row: Row) -> str:
     return {result.choice.picked: "picked", result.choice.runner_up: "runner-up"}.get(row.name, "")
+
+
+def kind(result: Result, row: Row) -> str:
+    """What the row's trims brought against its parent, in a word or three; nothing without trims, or without a comparison."""
+    found = result.choice.verdict(row.name)
+    return found.kind if found and found.kind != "none" else ""
 
 
 def _order(result: Result, row: Row) -> tuple[int, float]:

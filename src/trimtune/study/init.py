@@ -57,6 +57,7 @@ def look(source: str, text: str | None = None, label: str | None = None,
         train = sources.located(str(_train_in(path) if path.is_dir() else path), Path.cwd(), "data")
         spec = spec.model_copy(update={"train": train})
     facts = _read(spec, task)
+    task = "text_classification" if facts.kind == "labels" else LANGUAGE
     for split in ("validation", "test"):
         beside = _sibling(Path(spec.train), split) if Path(spec.train).is_file() else None
         if beside:
@@ -81,8 +82,9 @@ def _read(spec: DataSpec, task: str | None) -> DataFacts:
             facts = language.read(spec, seed=0).facts
         except TrimtuneError:
             raise error from None
-        if facts.kind == "pairs" and facts.label.lower() not in COMPLETION:
-            hint = f"If '{facts.label}' is what a language model shall answer, say so: --task causal-lm."
+        alone = len(sources.opened(spec)["train"].columns) == 1
+        if (facts.kind == "pairs" and facts.label.lower() not in COMPLETION) or (facts.kind == "text" and not alone):
+            hint = "If these are rows of a language model, say so: --task causal-lm."
             raise TrimtuneError(error.given, error.allowed, f"{error.do} {hint}") from None
         return facts
 

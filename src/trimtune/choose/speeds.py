@@ -1,0 +1,127 @@
+"""Paired comparison of candidates' speed, round by round: they took turns, so what slowed the machine in a round slowed all.
+
+    ratio = median over rounds r of  (median_i t_A[r, i] / median_i t_B[r, i])      t in ms; i: the rows of round r
+
+The 95% interval is a bootstrap (Efron & Tibshirani 1993, chapter 13): rounds are drawn with replacement, then rows inside each
+of them, the same draws for A and B. Of few rounds such percentiles are too narrow; so they are taken at Φ(±√(R / (R − 1)) · t)
+for R rounds, t being Student's 97.5% point with R − 1 degrees of freedom (Hesterberg 2014, arXiv 1411.5279: the expanded
+percentile interval).
+
+Candidates of two sessions never stood side by side: their rounds are drawn apart, and the ends of the interval are moved outward
+by as much as the pace had changed for the candidate that was in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from zlib import crc32
+
+import numpy as np
+
+from trimtune.records import Reading
+from trimtune.results import Row, Turns
+
+LATENCY = "latency_p50_ms"
+"""the reading that is compared so"""
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long one candidate takes as another, with the ends of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def tied(self) -> bool:
+        return self.low <= 1 <= self.high
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """The times of candidates, by their names. Results of before these were kept have none: intervals then have to do."""
+
+    turns: Mapping[str, Turns]
+
+    def ratio(self, first: str, second: str) -> Ratio | None:
+        """How many times as long the first one takes; None where the rounds of one of them aren't known."""
+        if not self._known(first) or not self._known(second):
+            return None
+        one, other = self.turns[first], self.turns[second]
+        middle_one, middle_other = _middles(one.ms), _middles(other.ms)
+        drawn_one, drawn_other = self._drawn(first), self._drawn(second)
+        if one.session == other.session and len(one.ms) == len(other.ms):
+            middle, drawn_B, moved = np.median(middle_one - middle_other), np.median(drawn_one - drawn_other, axis=1), 0.0
+        else:
+            middle = np.median(middle_one) - np.median(middle_other)
+            drawn_B = np.median(drawn_one, axis=1) - np.median(drawn_other, axis=1)
+            moved = float(np.abs(np.log([one.drift, other.drift])).sum())
+        low, high = np.quantile(drawn_B, _percentiles(min(len(one.ms), len(other.ms))))
+        low, high = min(low, middle) - moved, max(high, middle) + moved
+        return Ratio(*(float(np.exp(each)) for each in (middle, low, high)))
+
+    def faster(self, first: Row, second: Row) -> bool:
+        """Whether the first one is shown to be faster; one without a reading is slower than any that has one."""
+        one, other = first.value(LATENCY), second.value(LATENCY)
+        if one is None or other is None:
+            return one is not None and other is None
+        found = self.ratio(first.name, second.name)
+        if found:
+            return found.high < 1
+        return one < other and not overlap(first.readings[LATENCY], second.readings[LATENCY])
+
+    def _known(self, name: str) -> bool:
+        return name in self.turns and len(self.turns[name].ms) > 1 and all(self.turns[name].ms)
+
+    def _drawn(self, name: str) -> np.ndarray:
+        """What `_middles` is of drawn rounds, and of rows drawn inside them, [B, R]. It is asked for in many pairs."""
+        if name not in self._kept:
+            turns = self.turns[name]
+            longest = max(len(times) for each in self.turns.values() for times in each.ms)
+            self._kept[name] = _drawn_middles(turns.ms, *_draws(turns.session, len(turns.ms), longest))
+        return self._kept[name]
+
+    @cached_property
+    def _kept(self) -> dict[str, np.ndarray]:
+        return {}
+
+
+def _middles(ms: Sequence[Sequence[float]]) -> np.ndarray:
+    """Logarithms of the medians of the rounds [R]."""
+    return np.log([np.median(times) for times in ms])
+
+
+@lru_cache(maxsize=4)
+def _draws(session: str, rounds: int, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which rounds are drawn [B, R], and places in [0, 1) for the rows drawn inside them [B, R, L]; a session's own."""
+    rng = np.random.default_rng(crc32(session.encode()))
+    return rng.integers(rounds, size=(RESAMPLES, rounds)), rng.random((RESAMPLES, rounds, longest))
+
+
+def _drawn_middles(ms: Sequence[Sequence[float]], rounds_BR: np.ndarray, places_BRL: np.ndarray) -> np.ndarray:
+    lengths_R = np.array([len(times) for times in ms])
+    padded_RL = np.zeros((len(ms), lengths_R.max()))
+    for row, times in enumerate(ms):
+        padded_RL[row, :len(times)] = times
+    picks_BRL = (places_BRL[..., :lengths_R.max()] * lengths_R[rounds_BR][..., None]).astype(np.int64)
+    found: np.ndarray = np.log(np.median(padded_RL[rounds_BR[..., None], picks_BRL], axis=2))
+    return found
+
+
+def overlap(first: Reading | None, second: Reading | None) -> bool:
+    """Whether two intervals share a point; without intervals nothing can be called equal."""
+    if not first or not second or first.low is None or first.high is None or second.low is None or second.high is None:
+        return False
+    return first.low <= second.high and second.low <= first.high
+
+
+def _percentiles(rounds: int) -> tuple[float, float]:
+    """Where the ends lie among the resamples: (0.025, 0.975) of many rounds, (0.0024, 0.9976) of 6."""
+    from scipy.special import ndtr, stdtrit
+
+    beyond = float(ndtr(-np.sqrt(rounds / (rounds - 1)) * stdtrit(rounds - 1, 0.975)))
+    return beyond, 1 - beyond
