@@ -1,7 +1,7 @@
 """Weights stored without their zeros: for each matrix one bit per weight and the weights that aren't zero, in safetensors.
 
     name.bits    uint8 [⌈n / 8⌉]    bit i, the highest first: is weight i, in row order, not zero?
-    name.values  [v]                those weights, in row order, in the number format that runs
+    name.values  [v]                those weights, in row order, in the number format that runs: float32, bf16 or int8
     name.shape   int64 [d]
 
 A weight counts as zero if all its bits are 0, so -0.0 is kept and what is read equals what was written, bit for bit. A tensor
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.errors import TrimtuneError
-from trimtune.tasks import _shapes
 from trimtune.tasks._shapes import WEIGHTS
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ _HEADER_BYTES = 256
 
 
 def pack(dense: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The three tensors of a float32 or 16-bit tensor, by the ends of their names."""
+    """The three tensors of a tensor of 8, 16 or 32 bits, by the ends of their names."""
     import numpy as np
     import torch
 
@@ -50,8 +49,8 @@ def unpack(bits: torch.Tensor, values: torch.Tensor, shape: torch.Tensor) -> tor
 
 
 def pack_file(folder: Path) -> dict[str, Any]:
-    """Store `model.safetensors` of a folder without its zeros; facts: `matrices` that became smaller, `dense_bytes` and
-    `bytes` of the file.
+    """Store `model.safetensors` of a folder without its zeros; facts: `sparse_matrices` that became smaller, `dense_bytes`
+    and `bytes` of the file.
 
     Raises:
         TrimtuneError: none did.
@@ -63,7 +62,7 @@ def pack_file(folder: Path) -> dict[str, Any]:
     stored: dict[str, torch.Tensor] = {}
     matrices = 0
     for name, tensor in state.items():
-        packed = pack(tensor) if tensor.is_floating_point() and tensor.ndim > 1 else {}
+        packed = pack(tensor) if tensor.ndim > 1 and tensor.element_size() <= 4 else {}
         if packed and sum(part.nbytes for part in packed.values()) + _HEADER_BYTES < tensor.nbytes:
             stored |= {name + end: part for end, part in packed.items()}
             matrices += 1
@@ -71,24 +70,24 @@ def pack_file(folder: Path) -> dict[str, Any]:
             stored[name] = tensor
     if not matrices:
         raise TrimtuneError("torch_eager: no weight matrix has enough zeros to be smaller without them.",
-                            "`sparse` stores one bit per weight and what isn't zero: it pays from 1 zero in 16 (bf16) or 32.",
+                            "A bit per weight and what isn't zero: that pays from 1 zero in 8 (int8), 16 (bf16) or 32 weights.",
                             "Put prune_weights before it: [prune_weights, sparse].")
     path.unlink()  # the tensors above are a view of the old file, which may also be shared
     save_file(stored, path, metadata={"format": "pt"})
-    return {"matrices": matrices, "dense_bytes": dense_bytes, "bytes": path.stat().st_size}
+    return {"sparse_matrices": matrices, "dense_bytes": dense_bytes, "bytes": path.stat().st_size}
 
 
-def read(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """The model of such a folder, with its zeros, in `dtype`."""
+def state_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a folder's `model.safetensors` by name, with their zeros, whether it was stored without them or not."""
     from safetensors.torch import load_file
 
     state = load_file(folder / WEIGHTS)
     for name in [key.removesuffix(BITS) for key in state if key.endswith(BITS)]:
         state[name] = unpack(*(state.pop(name + end) for end in (BITS, VALUES, SHAPE)))
-    return _shapes.filled(auto, folder, state, "sdpa", dtype)
+    return state
 
 
 def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
     import torch
 
-    return tensor.contiguous().view({4: torch.int32, 2: torch.int16}[tensor.element_size()])
+    return tensor.contiguous().view({4: torch.int32, 2: torch.int16, 1: torch.int8}[tensor.element_size()])

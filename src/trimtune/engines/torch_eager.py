@@ -14,8 +14,8 @@ int8: linear layers hold int8 weights per output channel and quantize activation
 depend a little on its neighbors; embeddings are int8 per row, a quarter of their size, at no loss that shows beside the
 layers'; attention, layer norms and the head stay float32. All in safetensors: weights int8 with float32 scales, packed for the
 kernels on load.
-bf16, asked for by the trim of that name, is stored and runs whatever the clock says. sparse stores what `precision` chose
-without its zeros and puts them back on load: the answers of dense weights, at their speed and in their memory.
+bf16, asked for by the trim of that name, is stored and runs whatever the clock says. sparse stores what `precision` chose, and
+sparse_int8 what int8 made, without zeros; on load they are put back: the answers, speed and memory of dense weights.
 
 Language models in int8 and int4 are another path: weights are packed and activations follow each token by itself, so no row
 depends on its neighbors; embeddings and the output layer are int8 in both (`engines/_packed_torch.py`). int4 makes next tokens
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8", "bf16", "sparse"), "causal_lm": ("plain", "int8", "int4", "bf16")}
+NUMERICS = {"text_classification": ("plain", "int8", "bf16", "sparse", "sparse_int8"),
+            "causal_lm": ("plain", "int8", "int4", "bf16")}
 TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
 _PACKED = ("int8", "int4")
@@ -71,10 +72,11 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
         return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed=_packed(numerics),
                            **_torch_decoder.export(folder, source, precision, max_length))
     module: Any = text_classification.load_model(source)
-    if numerics == "int8":
+    if numerics in ("int8", "sparse_int8"):
         matrices = _int8_torch.write(module, source, folder)
+        stored = _sparse_torch.pack_file(folder) if numerics == "sparse_int8" else {}
         return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed="packed", precision="int8",
-                           matrices=matrices)
+                           matrices=matrices, **stored)
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         runs = {"fp32": _runner(module), "bf16": _runner(copy.deepcopy(module).to(_dtype("bf16")))}
@@ -94,16 +96,16 @@ def load(folder: Path, threads: int) -> _graph.Run | Decoder:
     if notes.get("task") == "causal_lm":
         packed = notes["numerics"] in _PACKED
         return _torch_decoder.load_packed(folder) if packed else _torch_decoder.load(folder, notes["precision"])
-    if notes["numerics"] == "int8":
-        return _runner(_int8_torch.read(folder))
-    return _runner(_read(folder, _dtype(notes["precision"]), notes["numerics"] == "sparse"))
+    return _runner(_int8_torch.read(folder) if notes["precision"] == "int8" else _read(folder, _dtype(notes["precision"])))
 
 
-def _read(folder: Path, dtype: torch.dtype, sparse: bool = False) -> torch.nn.Module:
+def _read(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     """The model in the dtype that it is stored in: no float32 copy, so the peak of memory is what the format promises."""
     from transformers import AutoModelForSequenceClassification as Auto
 
-    model: Any = _sparse_torch.read(Auto, folder, dtype) if sparse else _shapes.read(Auto, folder, "sdpa", dtype)
+    sparse = _graph.noted(folder)["numerics"] == "sparse"
+    model: Any = (_shapes.filled(Auto, folder, _sparse_torch.state_of(folder), "sdpa", dtype) if sparse
+                  else _shapes.read(Auto, folder, "sdpa", dtype))
     if (folder / text_classification.ADAPTER).is_dir():
         from peft import PeftModel
 

@@ -42,7 +42,7 @@ class Config(BaseModel):
 
     criterion: Literal["magnitude", "wanda", "taylor"] = Field("magnitude", description="what a weight's score is")
     sparsity: float = Field(0.8, gt=0, lt=1, description="share of the blocks' weights that become zero; with 2:4 it is 0.5")
-    pattern: Literal["free", "2:4"] = Field("free", description='free, or "2:4" (in quotes): two of each four neighbors')
+    pattern: Literal["free", "2:4"] = Field("free", description="free, or two of each four neighbors in a row")
     steps: int = Field(3, ge=1, le=100, description="stages on the way to the sparsity, each with a recovery fit of its own")
     rows: int = Field(512, ge=1, description="training rows that wanda and taylor look at, drawn with the seed")
     epochs: int = Field(2, ge=0, le=100, description="passes of each recovery fit over the training rows; 0 leaves it out")
