@@ -69,7 +69,8 @@ def main() -> None:
     for line in lines:
         line["ratio_p50"] = median(taken[line["name"]]) / median(taken["parent"])
         sizes = "  ".join(f"{key[:-3]} {value:.1f} MB" for key, value in line.items() if key.endswith("_mb"))
-        print(f"{line['name']:50} test {line['test_accuracy']:.4f}, in int8 {line['int8_test_accuracy']:.4f}  {sizes}  p50 {line['ratio_p50']:.2f}×", flush=True)
+        accuracy = f"test {line['test_accuracy']:.4f}, in int8 {line['int8_test_accuracy']:.4f}"
+        print(f"{line['name']:50} {accuracy}  {sizes}  p50 {line['ratio_p50']:.2f}×", flush=True)
     if asked.json:
         asked.json.write_text(json.dumps({"machine": _machine.describe(), "threads": threads(), "rows": facts.rows,
                                           "lines": lines}, indent=1) + "\n", encoding="utf-8")

@@ -67,7 +67,8 @@ def finished(folder: Path, begun: Begun, started: float, facts: list[dict[str, A
     place, stage = kept(folder), len(facts) - 1
     if place:
         fresh = place / "fresh"
-        told = {"facts": facts, "seconds": begun.seconds + time.monotonic() - started, "peak_mb": peak_memory_mb()}
+        told = {"facts": facts, "seconds": begun.seconds + time.monotonic() - started,
+                "peak_mb": max(begun.peak_mb, peak_memory_mb())}
         with contextlib.suppress(OSError, SafetensorError):
             place.mkdir(parents=True, exist_ok=True)
             save_file({name: value.clone().contiguous() for name, value in state.items()}, fresh, {"trim": json.dumps(told)})
