@@ -41,7 +41,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--criteria", default="magnitude,wanda,taylor")
     parser.add_argument("--sparsities", default="0.5,0.8,0.9")
-    parser.add_argument("--settings", default="{}", help="more of prune_weights, as JSON")
+    parser.add_argument("--fours", default="magnitude,wanda", help="criteria that 2:4 is tried with")
+    parser.add_argument("--settings", default="{}", help="of the recovered ones, as JSON")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--turns", type=int, default=40)
@@ -59,7 +60,7 @@ def main() -> None:
     lines: list[dict[str, Any]] = [told("parent", parent, rows, store)]
     for config in configs(asked):
         use = Use(name="prune_weights", config=parts.load("trim", "prune_weights").Config(**config).model_dump())
-        name = " ".join(f"{key}={value}" for key, value in config.items())
+        name = " ".join(f"{key}={value}" for key, value in config.items()) + ("" if "steps" in config else " default stages")
         found[name] = trimmed([use], parent, rows, study, store)[-1]
         lines.append({**told(name, found[name], rows, store), **config, "seconds": found[name].seconds,
                       "precision": [stage["recovery"].get("precision") for stage in found[name].facts["stages"]]})
@@ -77,11 +78,12 @@ def main() -> None:
 
 
 def configs(asked: argparse.Namespace) -> list[dict[str, Any]]:
-    more = json.loads(asked.settings)
-    free = [{"criterion": criterion, "sparsity": float(sparsity), **more, **late} for late in ({"epochs": 0}, {})
-            for criterion in asked.criteria.split(",") for sparsity in asked.sparsities.split(",")]
-    return [*free, *({"criterion": criterion, "pattern": "2:4", **more, **late} for late in ({"epochs": 0}, {})
-                     for criterion in asked.criteria.split(",")[:2])]
+    """Without recovery there is nothing to gain from stages."""
+    once, mended = {"steps": 1, "epochs": 0}, json.loads(asked.settings)
+    free = [{"criterion": criterion, "sparsity": float(sparsity)} for sparsity in asked.sparsities.split(",") if sparsity
+            for criterion in asked.criteria.split(",")]
+    fours = [{"criterion": criterion, "pattern": "2:4"} for criterion in asked.fours.split(",") if criterion]
+    return [{**config, **late} for config in [*free, *fours] for late in (once, mended)]
 
 
 def told(name: str, model: Artifact, rows: Artifact, store: Store) -> dict[str, Any]:
