@@ -76,6 +76,7 @@ def test_it_answers_as_the_dense_folder_and_is_smaller(precision: str, thinned: 
 @pytest.mark.slow
 def test_int8_without_its_zeros_answers_as_int8(thinned: Path, tmp_path: Path) -> None:
     for numerics in ("int8", "sparse_int8"):
+        (tmp_path / numerics).mkdir()
         facts = torch_eager.export(tmp_path / numerics, thinned, {}, numerics, [], 32)
     assert (facts["packed"], facts["precision"], facts["sparse_matrices"]) == ("packed", "int8", 36)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("int8", "sparse_int8")]
