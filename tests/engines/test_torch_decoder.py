@@ -117,3 +117,13 @@ def test_a_window_never_slides_over_virtual_tokens_because_of_padding(kind: str,
     else:
         assert generate(decoder, PROMPTS[1::2], (), 7) == generate(decoder, PROMPTS[1::2], (), 7, cached=False)
         fault(lambda: generate(decoder, PROMPTS[1::2], (), 9), "unlike lengths", "window of 14")
+
+
+def test_the_trim_bf16_is_stored_and_runs_whatever_the_clock_says(folders: Folders, decoders: Decoders, tmp_path: Path) -> None:
+    facts = torch_eager.export(tmp_path, folders("gpt2", "full"), {"precision": "fp32"}, "bf16", [], 32, "causal_lm")
+    assert (facts["precision"], facts["packed"], facts["milliseconds"]) == ("bf16", "packed", {})
+    decoder: Any = torch_eager.load(tmp_path, 1)
+    assert {parameter.dtype for parameter in decoder._module.parameters()} == {torch.bfloat16}
+    ids_BT, mask_BT = padded(PROMPTS, left=False)
+    difference = np.abs(decoder.logits(ids_BT, mask_BT) - decoders("gpt2", "full").logits(ids_BT, mask_BT))[mask_BT == 1].max()
+    assert 0 < difference < 0.5

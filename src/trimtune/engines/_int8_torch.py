@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trimtune.engines import _sparse_torch
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.tasks import _shapes
 from trimtune.tasks import text_classification as task
@@ -107,10 +108,9 @@ def write(module: torch.nn.Module, source: Path, folder: Path) -> int:
 def read(folder: Path) -> torch.nn.Module:
     """The model of such a folder; float32 copies of its int8 matrices are never made."""
     import torch
-    from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config, state = AutoConfig.from_pretrained(folder, trust_remote_code=False), load_file(folder / WEIGHTS)
+    config, state = AutoConfig.from_pretrained(folder, trust_remote_code=False), _sparse_torch.state_of(folder)
     shapes = {name: tensor.shape for name, tensor in state.items()}
     model = _shapes.empty(AutoModelForSequenceClassification, config, shapes, "sdpa")
     for name in [key.removesuffix(SCALE) for key in state if key.endswith(SCALE)]:

@@ -8,6 +8,7 @@ of another maker, or where installing OpenVINO (180 MB) costs more than the mill
 `precision: auto` times float32 and bf16 at export, with 1 and 32 rows, and writes the faster into engine.json. A float32 graph
 stores float32 weights, |Δlogit| ≤ 1e-3 against PyTorch; a bf16 graph stores float16 weights (half the size, and still
 finer than bf16), |Δlogit| ≤ 0.25 (of a language model recorded, and judged by `ship` through perplexity and next tokens).
+The trim bf16 asks for the latter whatever the clock says, and is refused where the plugin has no bf16 for this CPU.
 int8 is NNCF's post-training quantization for transformers: weights int8 per output channel, activations int8 by ranges seen on
 training rows (static), SmoothQuant and bias correction; a row's logits don't depend on its neighbors. What stays in floating
 point runs in the measured precision.
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8"), "causal_lm": ("plain", "int8", "int4")}
+NUMERICS = {"text_classification": ("plain", "int8", "bf16"), "causal_lm": ("plain", "int8", "int4", "bf16")}
 TASKS = tuple(NUMERICS)
 FORMAT = "openvino"
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
@@ -68,8 +69,13 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     `floats` the precision of what int8 leaves in floating point.
     """
     openvino, wanted = _openvino(), Config.model_validate(config)
+    precision: str = wanted.precision
+    if numerics == "bf16":
+        refuse_bf16(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        precision = "bf16"
     if task == "causal_lm":
-        facts = _openvino_decoder.export(openvino, folder, source, numerics, wanted.precision, max_length, TOLERANCE["fp32"])
+        facts = _openvino_decoder.export(openvino, folder, source, "plain" if numerics == "bf16" else numerics, precision,
+                                         max_length, TOLERANCE["fp32"])
         return _graph.note(folder, engine="openvino_ir", task=task, numerics=numerics,
                            packed="plain" if numerics == "plain" else "packed", **facts)
     model: Any = text_classification.load_model(source)
@@ -77,16 +83,22 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     difference = _graph.check(_runner(graph, "fp32"), model, max_length, TOLERANCE["fp32"], "openvino_ir")
     if numerics == "int8":
         graph = _quantized(graph, source, calibration[:wanted.calibration_rows], max_length)
-    precision: str = wanted.precision
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         runs = {name: _runner(graph, name) for name in _HINT}
         precision, milliseconds = _graph.fastest(runs, model.config.vocab_size, max_length)
     openvino.save_model(graph, folder / _GRAPH, compress_to_fp16=precision == "bf16")
     _graph.write_around(folder, source, model.config)
-    packed, runs_in = ("packed", "int8") if numerics == "int8" else ("plain", precision)
-    return _graph.note(folder, engine="openvino_ir", task=task, numerics=numerics, packed=packed, precision=runs_in,
+    return _graph.note(folder, engine="openvino_ir", task=task, numerics=numerics,
+                       packed="plain" if numerics == "plain" else "packed", precision="int8" if numerics == "int8" else precision,
                        floats=precision, difference=difference, milliseconds=milliseconds)
+
+
+def refuse_bf16(capabilities: Sequence[str]) -> None:
+    """Raises TrimtuneError where the plugin would compute in float32 although it was asked for bf16."""
+    if "BF16" not in capabilities:
+        raise TrimtuneError(f"openvino_ir: bf16 was asked for, and on this CPU OpenVINO has {', '.join(capabilities)}.",
+                            "bf16 needs a CPU with bf16 products (AVX512_BF16, AMX).", "Leave the trim bf16 out here.")
 
 
 def load(folder: Path, threads: int) -> _graph.Run | Decoder:

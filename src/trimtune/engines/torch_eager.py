@@ -14,6 +14,8 @@ int8: linear layers hold int8 weights per output channel and quantize activation
 depend a little on its neighbors; embeddings are int8 per row, a quarter of their size, at no loss that shows beside the
 layers'; attention, layer norms and the head stay float32. All in safetensors: weights int8 with float32 scales, packed for the
 kernels on load.
+bf16, asked for by the trim of that name, is stored and runs whatever the clock says. sparse stores what `precision` chose, and
+sparse_int8 what int8 made, without zeros; on load they are put back: the answers, speed and memory of dense weights.
 
 Language models in int8 and int4 are another path: weights are packed and activations follow each token by itself, so no row
 depends on its neighbors; embeddings and the output layer are int8 in both (`engines/_packed_torch.py`). int4 makes next tokens
@@ -30,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.engines import _graph, _int8_torch, _torch_decoder
+from trimtune.engines import _graph, _int8_torch, _sparse_torch, _torch_decoder
 from trimtune.tasks import _shapes, text_classification
 from trimtune.trim._model_folder import write
 
@@ -39,15 +41,18 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8"), "causal_lm": ("plain", "int8", "int4")}
+NUMERICS = {"text_classification": ("plain", "int8", "bf16", "sparse", "sparse_int8"),
+            "causal_lm": ("plain", "int8", "int4", "bf16")}
 TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
+_PACKED = ("int8", "int4")
+"""numerics of language models that are another path"""
 
 
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of plain numerics; auto: the faster, timed here")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of plain and sparse; auto: the faster, timed here")
 
 
 def available() -> str | None:
@@ -59,26 +64,27 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     """Write config, weights, adapter, tokenizer and engine.json; facts: `milliseconds` [1 row, 32 rows] of what was timed; of a
     language model those of `_torch_decoder.export`.
     """
-    wanted = Config.model_validate(config)
+    precision: str = "bf16" if numerics == "bf16" else Config.model_validate(config).precision
     if task == "causal_lm":
-        if numerics != "plain":
+        if numerics in _PACKED:
             return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed="packed", precision=numerics,
                                **_torch_decoder.export_packed(folder, source, numerics))
-        return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed="plain",
-                           **_torch_decoder.export(folder, source, wanted.precision, max_length))
+        return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed=_packed(numerics),
+                           **_torch_decoder.export(folder, source, precision, max_length))
     module: Any = text_classification.load_model(source)
-    if numerics == "int8":
+    if numerics in ("int8", "sparse_int8"):
         matrices = _int8_torch.write(module, source, folder)
+        stored = _sparse_torch.pack_file(folder) if numerics == "sparse_int8" else {}
         return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed="packed", precision="int8",
-                           matrices=matrices)
-    precision: str = wanted.precision
+                           matrices=matrices, **stored)
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         runs = {"fp32": _runner(module), "bf16": _runner(copy.deepcopy(module).to(_dtype("bf16")))}
         precision, milliseconds = _graph.fastest(runs, module.config.vocab_size, max_length)
     write(module, source, folder, _dtype(precision))
-    return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed="plain", precision=precision,
-                       milliseconds=milliseconds)
+    stored = _sparse_torch.pack_file(folder) if numerics == "sparse" else {}
+    return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed=_packed(numerics), precision=precision,
+                       milliseconds=milliseconds, **stored)
 
 
 def load(folder: Path, threads: int) -> _graph.Run | Decoder:
@@ -88,16 +94,18 @@ def load(folder: Path, threads: int) -> _graph.Run | Decoder:
     torch.set_num_threads(threads)
     notes = _graph.noted(folder)
     if notes.get("task") == "causal_lm":
-        packed = notes["packed"] == "packed"
+        packed = notes["numerics"] in _PACKED
         return _torch_decoder.load_packed(folder) if packed else _torch_decoder.load(folder, notes["precision"])
-    return _runner(_int8_torch.read(folder) if notes["numerics"] == "int8" else _read(folder, _dtype(notes["precision"])))
+    return _runner(_int8_torch.read(folder) if notes["precision"] == "int8" else _read(folder, _dtype(notes["precision"])))
 
 
 def _read(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     """The model in the dtype that it is stored in: no float32 copy, so the peak of memory is what the format promises."""
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification as Auto
 
-    model: Any = _shapes.read(AutoModelForSequenceClassification, folder, "sdpa", dtype)
+    sparse = _graph.noted(folder)["numerics"] == "sparse"
+    model: Any = (_shapes.filled(Auto, folder, _sparse_torch.state_of(folder), "sdpa", dtype) if sparse
+                  else _shapes.read(Auto, folder, "sdpa", dtype))
     if (folder / text_classification.ADAPTER).is_dir():
         from peft import PeftModel
 
@@ -115,6 +123,10 @@ def _runner(module: torch.nn.Module) -> _graph.Run:
             return logits_BC.float().numpy()
 
     return run
+
+
+def _packed(numerics: str) -> str:
+    return "plain" if numerics == "plain" else "packed"
 
 
 def _dtype(precision: str) -> torch.dtype:

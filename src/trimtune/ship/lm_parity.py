@@ -195,7 +195,7 @@ def compare_shipped(measured: Sequence[tuple[float, int]], shipped: Sequence[tup
 def allowed_of(engine: str, numerics: str, precision: str) -> Allowed:
     """What an engine may change: by what it promises for the format that it runs in."""
     promised: dict[str, float] = parts.load("engine", engine).TOLERANCE
-    found = [promised[key] for key in (precision, numerics) if key in promised] if numerics == "plain" else []
+    found = [promised[key] for key in (precision, numerics) if key in promised]
     if not found:
         return CHANGED._replace(note=f"{precision or numerics} changes answers on purpose: judged only for being broken")
     return EXACT._replace(difference=found[0]) if found[0] <= _EXACT_PROMISE else ROUNDED

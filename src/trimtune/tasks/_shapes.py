@@ -44,8 +44,19 @@ def read(auto: Any, folder: Path, attention: str, dtype: torch.dtype) -> Any:
     if not marked(config):
         return auto.from_pretrained(folder, attn_implementation=attention, dtype=dtype, use_safetensors=True,
                                     trust_remote_code=False)
-    state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-             for name, tensor in load_file(folder / WEIGHTS).items()}
+    return filled(auto, folder, load_file(folder / WEIGHTS), attention, dtype)
+
+
+def filled(auto: Any, folder: Path, state: Mapping[str, torch.Tensor], attention: str, dtype: torch.dtype) -> Any:
+    """The model of a folder's config with these tensors in the shapes that they have; their numbers become `dtype`.
+
+    Raises:
+        StepFailed: there are too few.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     model = empty(auto, config, {name: tuple(tensor.shape) for name, tensor in state.items()}, attention)
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()

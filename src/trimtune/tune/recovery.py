@@ -11,6 +11,8 @@ from trimtune import parts
 if TYPE_CHECKING:
     import torch
 
+    from trimtune.tune.checkpoint import Checkpoints
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -34,13 +36,14 @@ class Setting:
 
 def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_rate: float, epochs: int, *,
             folder: Path | None = None, teacher: torch.nn.Module | None = None, share: float = 0.5,
-            temperature: float = 2.0) -> dict[str, Any]:
+            temperature: float = 2.0, keep: Checkpoints | None = None) -> dict[str, Any]:
     """Train all parameters of a trimmed module in place, at its best epoch by validation; returns the fit's facts.
 
     Args:
         source: the folder whose tokenizer reads the rows.
         learning_rate: the highest one; it falls to zero over the `epochs`.
         folder: the one that the trim is being made in: a trim that is killed then goes on in the middle of this fit.
+        keep: the checkpoints of this fit, for a trim that makes several; None takes those of `folder`.
         teacher: a model in eval mode whose answers are `share` of the loss, softened by `temperature` (see distilling.py).
     """
     import torch
@@ -68,7 +71,7 @@ def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_ra
     masters = learning.masters(learning_rate, epochs * -(-len(feed.lengths) // setting.batch_size))
     at_once = fitting.rows_at_once(module, setting.batch_size, feed, validation, chosen)
     fitted = train(module, masters, feed, validation, loss, part.score, epochs=epochs, batch_size=setting.batch_size,
-                   at_once=at_once, seed=setting.seed, keep=checkpoint.of(folder) if folder else None)
+                   at_once=at_once, seed=setting.seed, keep=keep or (checkpoint.of(folder) if folder else None))
     facts = {**fitted.facts(), **fitting.memory_facts(module, at_once), "learning_rate": learning_rate, "precision": chosen}
     learned = learning.values(fitted.best, masters.decay(fitted.best_steps))
     module.to("cpu", torch.float32)

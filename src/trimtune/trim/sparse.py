@@ -1,0 +1,40 @@
+"""sparse: zeros are not stored; a weight matrix lies on disk as one bit per weight and the weights that aren't zero.
+
+Use it behind `prune_weights`, where the size of what ships counts; not for speed or memory: on load the zeros are put back,
+and products are those of the dense model. It pays from 1 zero in 32 weights (float32) or in 16 (bf16), and is half the size
+from about 53% zeros (float32) or 56% (bf16).
+
+    stored bits per weight = 1 + (1 − s) · b       s the share of zeros, b the bits of a weight: 32, or 16 in bf16
+
+Source: after Han, Mao & Dally 2016 (arXiv 1510.00149), section 2, who store the distance to the next weight; a bit per weight
+is as short up to 80% zeros with their 5 bits, and needs no search. Lossless, bit for bit: the answers are those of the same
+folder stored densely, in the number format that the engine runs. Packed: the bytes on disk shrink, those in memory don't.
+
+The engine realizes it, so it comes last in a chain of trims; the folder that it hands on is the source's, untouched. Engines
+that compile a graph of their own hold dense weights and have no such form. It refuses a model that would not become smaller.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from trimtune.store import link_tree
+from trimtune.tune.recovery import Setting
+
+TASKS = ("text_classification",)
+NEEDS_DATA = False
+NUMERICS: str | None = "sparse"
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) -> dict[str, Any]:
+    """Hand the source on by hard links; the engine leaves its zeros out."""
+    Config.model_validate(config)
+    link_tree(source, folder)
+    return {}
