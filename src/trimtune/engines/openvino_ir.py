@@ -10,7 +10,8 @@ stores float32 weights, |Δlogit| ≤ 1e-3 against PyTorch; a bf16 graph stores 
 finer than bf16), |Δlogit| ≤ 0.25 (of a language model recorded, and judged by `ship` through perplexity and next tokens).
 int8 is NNCF's post-training quantization for transformers: weights int8 per output channel, activations int8 by ranges seen on
 training rows (static), SmoothQuant and bias correction; a row's logits don't depend on its neighbors. What stays in floating
-point runs in the measured precision.
+point runs in the measured precision. int4 is weights alone, by NNCF without training rows: a scale per 64 weights, embeddings
+and the head's last layer int8; products run in the measured precision.
 
 A language model's graph keeps its cache of keys and values as state: logits_BKV at the K places asked for. Its int8 (a scale
 per output channel) and int4 (a scale per 64 weights; embeddings and output layer int8) are weights alone, by NNCF, without
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8"), "causal_lm": ("plain", "int8", "int4")}
+NUMERICS = {"text_classification": ("plain", "int8", "int4"), "causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
 FORMAT = "openvino"
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
@@ -65,7 +66,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     """Write model.xml, model.bin, tokenizer, config and engine.json.
 
     Facts: `difference` is the checked |Δlogit| of the float32 graph, `milliseconds` the timings [1 row, 32 rows] that decided,
-    `floats` the precision of what int8 leaves in floating point.
+    `floats` the precision of what int8 and int4 leave in floating point.
     """
     openvino, wanted = _openvino(), Config.model_validate(config)
     if task == "causal_lm":
@@ -77,6 +78,8 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     difference = _graph.check(_runner(graph, "fp32"), model, max_length, TOLERANCE["fp32"], "openvino_ir")
     if numerics == "int8":
         graph = _quantized(graph, source, calibration[:wanted.calibration_rows], max_length)
+    elif numerics == "int4":
+        graph = _openvino_decoder.packed(graph, numerics)
     precision: str = wanted.precision
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
@@ -84,7 +87,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
         precision, milliseconds = _graph.fastest(runs, model.config.vocab_size, max_length)
     openvino.save_model(graph, folder / _GRAPH, compress_to_fp16=precision == "bf16")
     _graph.write_around(folder, source, model.config)
-    packed, runs_in = ("packed", "int8") if numerics == "int8" else ("plain", precision)
+    packed, runs_in = ("plain", precision) if numerics == "plain" else ("packed", numerics)
     return _graph.note(folder, engine="openvino_ir", task=task, numerics=numerics, packed=packed, precision=runs_in,
                        floats=precision, difference=difference, milliseconds=milliseconds)
 

@@ -14,12 +14,16 @@ int8: linear layers hold int8 weights per output channel and quantize activation
 depend a little on its neighbors; embeddings are int8 per row, a quarter of their size, at no loss that shows beside the
 layers'; attention, layer norms and the head stay float32. All in safetensors: weights int8 with float32 scales, packed for the
 kernels on load.
+int4: groups of 32 weights with a scale and an offset, activations in bf16, embeddings int8; no row depends on its neighbors.
+binary, ternary: what these trims leave, stored in 1 and 1.6 bits per weight and a scale per group, embeddings int8. Only stored
+so: the matrices [N, K] are unpacked on load to the float32 that they were, bit for bit, and speed and memory are float32's.
 
 Language models in int8 and int4 are another path: weights are packed and activations follow each token by itself, so no row
 depends on its neighbors; embeddings and the output layer are int8 in both (`engines/_packed_torch.py`). int4 makes next tokens
 fast and reads prompts slower than bf16. The difference to the model in float32 is in engine.json.
 
-LoRA is merged; prefixes and prompts stay in `adapter/`. It refuses int8 for classifiers without plain linear layers (GPT-2).
+LoRA is merged; prefixes and prompts stay in `adapter/`. It refuses int8, int4 and below for classifiers without plain linear
+layers (GPT-2).
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.engines import _graph, _int8_torch, _torch_decoder
+from trimtune.engines import _few_bits_torch, _graph, _int8_torch, _torch_decoder
 from trimtune.tasks import _shapes, text_classification
 from trimtune.trim._model_folder import write
 
@@ -39,7 +43,8 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8"), "causal_lm": ("plain", "int8", "int4")}
+NUMERICS = {"text_classification": ("plain", "int8", "int4", "binary", "ternary"),
+            "causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
 
@@ -71,6 +76,9 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
         matrices = _int8_torch.write(module, source, folder)
         return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed="packed", precision="int8",
                            matrices=matrices)
+    if numerics != "plain":
+        return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics,
+                           **_few_bits_torch.write(module, source, folder, numerics))
     precision: str = wanted.precision
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
@@ -90,7 +98,9 @@ def load(folder: Path, threads: int) -> _graph.Run | Decoder:
     if notes.get("task") == "causal_lm":
         packed = notes["packed"] == "packed"
         return _torch_decoder.load_packed(folder) if packed else _torch_decoder.load(folder, notes["precision"])
-    return _runner(_int8_torch.read(folder) if notes["numerics"] == "int8" else _read(folder, _dtype(notes["precision"])))
+    if notes["numerics"] == "plain":
+        return _runner(_read(folder, _dtype(notes["precision"])))
+    return _runner((_int8_torch if notes["numerics"] == "int8" else _few_bits_torch).read(folder))
 
 
 def _read(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
