@@ -64,6 +64,7 @@ def trimmed(part: ModuleType, source: Path, folder: Path, rows: Path) -> Path:
 def test_what_runs_is_what_the_trim_left(name: str, kind: str, tuned: Callable[[str], Path], helpdesk_rows: Path,
                                          tmp_path: Path) -> None:
     source = trimmed(PARTS[name], tuned(kind), tmp_path / "trim", helpdesk_rows)
+    (tmp_path / "engine").mkdir()
     facts = torch_eager.export(tmp_path / "engine", source, {}, name, [], 32)
     assert (facts["packed"], facts["precision"], facts["numerics"]) == ("stored", "fp32", name)
     assert facts["matrices"] == 6 * 6

@@ -48,6 +48,18 @@ def test_int8_is_in_the_graph_and_runs_there(folders: dict[str, Path]) -> None:
     assert any(array.shape == (1536,) and len(np.unique(array)) > 1000 for array in scales), "one scale per output channel"
 
 
+def test_int4_packs_the_products_and_int8_the_embeddings(folders: dict[str, Path]) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(folders["int4"] / "model.onnx").graph
+    kinds = Counter(node.op_type for node in graph.node)
+    assert kinds["MatMulNBits"] >= 36
+    assert not kinds["MatMulInteger"]
+    floats = [numpy_helper.to_array(tensor).size for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    assert max(floats) <= 384 * 384, "no big matrix is left in float32"
+
+
 def test_two_gigabytes_are_refused(tuned: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_runtime, "_LARGEST_BYTES", 1_000_000)
     with pytest.raises(TrimtuneError, match="2 GB"):
