@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from trimtune.engines import _few_bits_torch, torch_eager
 from trimtune.errors import StepFailed, TrimtuneError
+from trimtune.ship import parity
 from trimtune.tasks import _shapes
 from trimtune.tasks import text_classification as task
 from trimtune.trim import _few_bits, binary, ternary
@@ -85,6 +86,8 @@ def test_what_runs_is_what_the_trim_left(name: str, kind: str, tuned: Callable[[
         expected: Any = task.load_model(source)(**{key: torch.from_numpy(ids) for key, ids in inputs.items()}).logits
     found = torch_eager.load(tmp_path / "engine", 1)(inputs)
     assert np.abs(found - expected.numpy()).max() < 0.1 * expected.std(), "only the embeddings are rounded"
+    allowed = parity.tolerance("torch_eager", name, facts["precision"])
+    assert parity.compare("model → engine", expected.numpy(), found, *allowed).passed, "so the gate lets it ship"
 
 
 @pytest.mark.slow
