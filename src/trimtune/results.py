@@ -19,7 +19,7 @@ class Row(Record):
     status: Literal["measured", "failed", "unavailable"]
     cause: str = ""
     readings: dict[str, Reading] = Field(default_factory=dict)
-    packed: Literal["packed", "simulated", "plain"] = "plain"
+    packed: Literal["packed", "stored", "simulated", "plain"] = "plain"
     numerics: str = ""
     """the number format that its trims ask the engine for; `plain` if none does"""
     precision: str = ""

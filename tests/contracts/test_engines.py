@@ -21,8 +21,8 @@ from trimtune.tasks import text_classification as task
 ENGINES = [name for name in parts.names("engine") if "text_classification" in parts.load("engine", name).TASKS]
 pytestmark = pytest.mark.slow
 SHIPPABLE = {".safetensors", ".onnx", ".xml", ".bin", ".json", ".txt", ".model", ".jinja"}
-INT8_SHARE = 0.3
-"""of the logits' spread: what int8 may move a logit by on average"""
+FAR = {"int8": (0.3, 0.95), "int4": (0.6, 0.8)}
+"""of the logits' spread what these may move a logit by on average, and the least correlation with what it was"""
 
 
 @dataclass
@@ -87,19 +87,21 @@ def test_plain_answers_as_pytorch(engine: str, kind: str, runnable: Any, expecte
     assert (got.argmax(1) == wanted.argmax(1)).mean() >= 0.95
 
 
+@pytest.mark.parametrize("numerics", FAR)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_int8_stays_near_and_really_shrinks(engine: str, runnable: Any, expected: Any, tuned: Any, helpdesk_rows: Path) -> None:
-    if "int8" not in parts.load("engine", engine).NUMERICS["text_classification"]:
-        pytest.skip(f"{engine} has no int8")
-    ready = runnable(engine, "prefix", "int8")
+def test_fewer_bits_stay_near_and_really_shrink(engine: str, numerics: str, runnable: Any, expected: Any, tuned: Any,
+                                                helpdesk_rows: Path) -> None:
+    if numerics not in parts.load("engine", engine).NUMERICS["text_classification"]:
+        pytest.skip(f"{engine} has no {numerics}")
+    ready, (share, alike) = runnable(engine, "prefix", numerics), FAR[numerics]
     inputs = texts_of(tuned("prefix"), helpdesk_rows)
     got, wanted = ready.run(inputs), expected("prefix", inputs)
-    assert np.abs(got - wanted).mean() <= INT8_SHARE * wanted.std()
-    assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.95
+    assert np.abs(got - wanted).mean() <= share * wanted.std()
+    assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > alike
     assert ready.facts["packed"] == "packed"
-    assert ready.facts["precision"] == "int8"
+    assert ready.facts["precision"] == numerics
     weights = sum(path.stat().st_size for path in ready.folder.rglob("*") if path.suffix in {".safetensors", ".onnx", ".bin"})
-    assert weights < 0.3 * (tuned("full") / "model.safetensors").stat().st_size
+    assert weights < {"int8": 0.3, "int4": 0.24}[numerics] * (tuned("full") / "model.safetensors").stat().st_size
 
 
 @pytest.mark.parametrize("engine", ENGINES)

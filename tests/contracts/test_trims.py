@@ -27,15 +27,16 @@ def test_it_hands_on_a_model_folder(trim: str, kind: str, tuned: Callable[[str],
     import torch
 
     part, source = parts.load("trim", trim), tuned(kind)
-    before = hashes(source)
-    facts = part.run(tmp_path, source, part.Config().model_dump(), Setting(helpdesk_rows, max_length=32))
+    before, untouched = hashes(source), part.NUMERICS is not None and not part.NEEDS_DATA
+    config = part.Config(**{"epochs": 1} if "epochs" in part.Config.model_fields else {}).model_dump()
+    facts = part.run(tmp_path, source, config, Setting(helpdesk_rows, max_length=32))
     assert isinstance(facts, dict)
     assert hashes(source) == before
-    if part.NUMERICS is not None:
+    if untouched:
         assert hashes(tmp_path) == before, "the engine realizes the numbers: the trim itself changes nothing"
     model, inputs = task.load_model(tmp_path), task.encode(task.load_tokenizer(tmp_path), ["I was charged twice", "hi"], 32)
     with torch.inference_mode():
         logits = model(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits.numpy()
     assert logits.shape == (2, len(LABELS))
     assert np.isfinite(logits).all()
-    assert (tmp_path / task.ADAPTER).is_dir() == (kind in ("prefix", "prompt") or (part.NUMERICS is not None and kind == "lora"))
+    assert (tmp_path / task.ADAPTER).is_dir() == (kind in ("prefix", "prompt") or (untouched and kind == "lora"))

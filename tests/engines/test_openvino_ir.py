@@ -43,6 +43,14 @@ def test_int8_layers_run_in_int8(tuned: Callable[[str], Path], helpdesk_rows: Pa
     assert kinds["i8"] + kinds["u8"] >= 36, kinds
 
 
+def test_int4_lies_in_the_graph_and_needs_no_rows(tuned: Callable[[str], Path], tmp_path: Path) -> None:
+    facts = openvino_ir.export(tmp_path, tuned("full"), {"precision": "fp32"}, "int4", [], 64)
+    assert (facts["packed"], facts["precision"], facts["floats"]) == ("packed", "int4", "fp32")
+    graph = openvino_ir._openvino().Core().read_model(tmp_path / "model.xml")
+    kinds = Counter(op.get_element_type().get_type_name() for op in graph.get_ops() if op.get_type_name() == "Constant")
+    assert kinds["i4"] + kinds["u4"] >= 36, kinds
+
+
 def test_int8_needs_rows(tuned: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(TrimtuneError, match="without training rows"):
         openvino_ir.export(tmp_path, tuned("full"), {}, "int8", [], 64)

@@ -111,6 +111,16 @@ def test_a_refused_percentile_says_why() -> None:
     assert "too few samples, 40 of 200" in drawn("one")
 
 
+def test_a_stored_candidate_has_its_measured_speed_and_the_word_is_explained() -> None:
+    given = results.one()
+    stored = given.model_copy(update={"rows": (given.rows[0].model_copy(update={"packed": "stored"}), *given.rows[1:])})
+    html = page.html(stored, Path("my runs/helpdesk"))
+    assert '<span class="badge stored">stored</span>' in html
+    assert f"{given.rows[0].value('latency_p50_ms'):.2f} ms" in parsed(html).text
+    assert "unpacked when they are loaded" in html
+    assert "Simulated candidates:" not in html
+
+
 def test_a_simulated_candidate_has_no_speed_beside_real_ones() -> None:
     given = results.many()
     text, row = parsed(drawn("many")).text, given.rows[7]

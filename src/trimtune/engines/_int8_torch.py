@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trimtune.engines import _sparse_torch
 from trimtune.errors import StepFailed, TrimtuneError
@@ -117,6 +117,15 @@ def read(folder: Path) -> torch.nn.Module:
         weight, scale = state.pop(name + ".weight"), state.pop(name + SCALE)
         is_linear, bias = isinstance(model.get_submodule(name), torch.nn.Linear), state.pop(name + ".bias", None)
         model.set_submodule(name, linear(weight, scale, bias) if is_linear else embedding(weight, scale))
+    return filled(model, state, folder)
+
+
+def filled(model: Any, state: dict[str, torch.Tensor], folder: Path) -> torch.nn.Module:
+    """The model without numbers with those of its parameters that are left, and the folder's adapter, ready to run.
+
+    Raises:
+        StepFailed: some are in neither.
+    """
     model.load_state_dict(state, strict=False, assign=True)
     lacking = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if lacking:

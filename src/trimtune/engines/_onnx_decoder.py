@@ -80,7 +80,7 @@ def export(folder: Path, source: Path, numerics: str, opset: int, tolerance: flo
     path.write_bytes(graph.SerializeToString())
     difference = checked(tolerance)
     if numerics != "plain":
-        path.write_bytes(_packed(graph, _BITS[numerics]).SerializeToString())
+        path.write_bytes(packed(graph, numerics).SerializeToString())
         difference = checked(sys.float_info.max)
     _cached_graph.write_past(folder, past)
     base_of(module).config.save_pretrained(folder)
@@ -133,9 +133,10 @@ def _straighten(base: Any) -> None:
             base.set_submodule(name, straight.requires_grad_(False))
 
 
-def _packed(graph: Any, bits: int) -> Any:
+def packed(graph: Any, numerics: str) -> Any:
+    """The graph with the constant matrices of its products packed as `int8` or `int4`, as an onnx.ModelProto."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    packer = MatMulNBitsQuantizer(graph, bits=bits, block_size=_BLOCK, is_symmetric=True, accuracy_level=_INT8_SUMS)
+    packer = MatMulNBitsQuantizer(graph, bits=_BITS[numerics], block_size=_BLOCK, is_symmetric=True, accuracy_level=_INT8_SUMS)
     packer.process()
     return packer.model.model

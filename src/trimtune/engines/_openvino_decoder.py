@@ -64,7 +64,7 @@ def export(openvino: Any, folder: Path, source: Path, numerics: str, precision: 
 
     difference = _cached_graph.checked(decoder("fp32"), module, tolerance, "openvino_ir")
     if numerics != "plain":
-        graph = _packed(graph, numerics)
+        graph = packed(graph, numerics)
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         precision, milliseconds = _decoding.fastest({name: decoder(name) for name in _HINT}, vocabulary, max_length)
@@ -116,7 +116,7 @@ def _layer_of(state: str) -> int:
     return int(state.removeprefix("past.").split("present")[0])
 
 
-def _packed(graph: Any, numerics: str) -> Any:
+def packed(graph: Any, numerics: str) -> Any:
     """Weights as int8 per output channel, or as int4 per group with int8 for embeddings and the output layer."""
     import nncf
 

@@ -70,6 +70,19 @@ def linear4_reference(x: torch.Tensor, bytes_NH: torch.Tensor, scale: torch.Tens
     return torch.nn.functional.linear(x, groups.flatten(1), bias_N)
 
 
+def linear8(weight_NK: torch.Tensor, scale_N: torch.Tensor, bias_N: torch.Tensor | None) -> torch.nn.Module:
+    """A linear layer over int8 weights: float32 [..., K] → float32 [..., N]."""
+    layer: torch.nn.Module = _int8()(weight_NK, scale_N, bias_N)
+    return layer
+
+
+def linear4(bytes_NH: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor,
+            bias_N: torch.Tensor | None) -> torch.nn.Module:
+    """A linear layer over int4 weights, as `quantize4` gives them: float32 [..., K] → float32 [..., N]."""
+    layer: torch.nn.Module = _int4()(bytes_NH, scale, offset, bias_N)
+    return layer
+
+
 def takes4(weight_NK: torch.Tensor) -> bool:
     """Does the int4 kernel take this shape?"""
     return weight_NK.shape[0] % 16 == 0 and weight_NK.shape[1] % GROUP == 0
@@ -126,9 +139,9 @@ def read(folder: Path) -> torch.nn.Module:
         if name == shared:
             model.set_submodule(name, _int8_torch.embedding(weight, scale))
         elif name + OFFSET in state:
-            model.set_submodule(name, _int4()(weight, scale, state.pop(name + OFFSET), bias))
+            model.set_submodule(name, linear4(weight, scale, state.pop(name + OFFSET), bias))
         else:
-            model.set_submodule(name, _int8()(weight, scale, bias))
+            model.set_submodule(name, linear8(weight, scale, bias))
     model.load_state_dict(state, strict=False, assign=True)
     lacking = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if lacking:

@@ -9,6 +9,7 @@ Plain numerics are float32, |Δlogit| ≤ 1e-3 against PyTorch, checked at expor
 Runtime's dynamic quantization: weights of MatMul per output channel and the embeddings per tensor, int8 in the file;
 activations uint8 per tensor and batch, so rows of one batch share a scale and a row's logits depend a little on its
 neighbors. The head's last layer stays float32. On CPUs without VNNI, weights use 7 bits, since 8-bit sums would saturate.
+int4 is weights alone, in blocks of 32 with a scale each, their products summed in 8-bit integers; embeddings int8 per tensor.
 
 A language model's graph takes the cache of keys and values in and hands it out: logits_BKV at the K places asked for. Its int8
 and int4 are weights alone, in blocks of 32 with a scale each, their products summed in 8-bit integers.
@@ -34,7 +35,7 @@ from trimtune.tasks import text_classification
 if TYPE_CHECKING:
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8"), "causal_lm": ("plain", "int8", "int4")}
+NUMERICS = {"text_classification": ("plain", "int8", "int4"), "causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
 FORMAT = "onnx"
 TOLERANCE = {"plain": 1e-3}
@@ -67,10 +68,10 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     graph = _traced(model, opset, max_length)
     path.write_bytes(graph.SerializeToString())
     difference = _graph.check(_runner(path, _threads()), model, max_length, TOLERANCE["plain"], "onnx_runtime")
-    if numerics == "int8":
-        _quantize(graph, path)
+    if numerics != "plain":
+        _quantize(graph, path, numerics)
     _graph.write_around(folder, source, model.config)
-    packed, precision = ("packed", "int8") if numerics == "int8" else ("plain", "fp32")
+    packed, precision = ("plain", "fp32") if numerics == "plain" else ("packed", numerics)
     return _graph.note(folder, engine="onnx_runtime", task=task, numerics=numerics, packed=packed, precision=precision,
                        difference=difference)
 
@@ -119,10 +120,16 @@ def _traced(model: Any, opset: int, max_length: int) -> Any:
     return graph
 
 
-def _quantize(graph: Any, path: Path) -> None:
+def _quantize(graph: Any, path: Path, numerics: str) -> None:
+    """Write the graph in int8; or with int4 for its products and int8 for its embeddings."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(graph, path, per_channel=True, weight_type=QuantType.QInt8, reduce_range=not has_vnni())
+    if numerics == "int8":
+        quantize_dynamic(graph, path, per_channel=True, weight_type=QuantType.QInt8, reduce_range=not has_vnni())
+        return
+    quantize_dynamic(graph, path, op_types_to_quantize=["Gather"], weight_type=QuantType.QInt8)
+    path.write_bytes(_onnx_decoder.packed(onnx.load(path), numerics).SerializeToString())
 
 
 def has_vnni() -> bool:

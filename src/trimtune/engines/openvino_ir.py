@@ -11,7 +11,8 @@ finer than bf16), |Δlogit| ≤ 0.25 (of a language model recorded, and judged b
 The trim bf16 asks for the latter whatever the clock says, and is refused where the plugin has no bf16 for this CPU.
 int8 is NNCF's post-training quantization for transformers: weights int8 per output channel, activations int8 by ranges seen on
 training rows (static), SmoothQuant and bias correction; a row's logits don't depend on its neighbors. What stays in floating
-point runs in the measured precision.
+point runs in the measured precision. int4 is weights alone, by NNCF without training rows: a scale per 64 weights, embeddings
+and the head's last layer int8; products run in the measured precision.
 
 A language model's graph keeps its cache of keys and values as state: logits_BKV at the K places asked for. Its int8 (a scale
 per output channel) and int4 (a scale per 64 weights; embeddings and output layer int8) are weights alone, by NNCF, without
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8", "bf16"), "causal_lm": ("plain", "int8", "int4", "bf16")}
+NUMERICS = {"text_classification": ("plain", "int8", "int4", "bf16"), "causal_lm": ("plain", "int8", "int4", "bf16")}
 TASKS = tuple(NUMERICS)
 FORMAT = "openvino"
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
@@ -66,7 +67,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     """Write model.xml, model.bin, tokenizer, config and engine.json.
 
     Facts: `difference` is the checked |Δlogit| of the float32 graph, `milliseconds` the timings [1 row, 32 rows] that decided,
-    `floats` the precision of what int8 leaves in floating point.
+    `floats` the precision of what int8 and int4 leave in floating point.
     """
     openvino, wanted = _openvino(), Config.model_validate(config)
     precision: str = wanted.precision
@@ -83,14 +84,17 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     difference = _graph.check(_runner(graph, "fp32"), model, max_length, TOLERANCE["fp32"], "openvino_ir")
     if numerics == "int8":
         graph = _quantized(graph, source, calibration[:wanted.calibration_rows], max_length)
+    elif numerics == "int4":
+        graph = _openvino_decoder.packed(graph, numerics)
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         runs = {name: _runner(graph, name) for name in _HINT}
         precision, milliseconds = _graph.fastest(runs, model.config.vocab_size, max_length)
     openvino.save_model(graph, folder / _GRAPH, compress_to_fp16=precision == "bf16")
     _graph.write_around(folder, source, model.config)
+    runs_in = numerics if numerics in ("int8", "int4") else precision
     return _graph.note(folder, engine="openvino_ir", task=task, numerics=numerics,
-                       packed="plain" if numerics == "plain" else "packed", precision="int8" if numerics == "int8" else precision,
+                       packed="plain" if numerics == "plain" else "packed", precision=runs_in,
                        floats=precision, difference=difference, milliseconds=milliseconds)
 
 

@@ -16,12 +16,16 @@ layers'; attention, layer norms and the head stay float32. All in safetensors: w
 kernels on load.
 bf16, asked for by the trim of that name, is stored and runs whatever the clock says. sparse stores what `precision` chose, and
 sparse_int8 what int8 made, without zeros; on load they are put back: the answers, speed and memory of dense weights.
+int4: groups of 32 weights with a scale and an offset, activations in bf16, embeddings int8; no row depends on its neighbors.
+binary, ternary: what these trims leave, stored in 1 and 1.6 bits per weight and a scale per group, embeddings int8. Only stored
+so: the matrices [N, K] are unpacked on load to the float32 that they were, bit for bit, and speed and memory are float32's.
 
 Language models in int8 and int4 are another path: weights are packed and activations follow each token by itself, so no row
 depends on its neighbors; embeddings and the output layer are int8 in both (`engines/_packed_torch.py`). int4 makes next tokens
 fast and reads prompts slower than bf16. The difference to the model in float32 is in engine.json.
 
-LoRA is merged; prefixes and prompts stay in `adapter/`. It refuses int8 for classifiers without plain linear layers (GPT-2).
+LoRA is merged; prefixes and prompts stay in `adapter/`. It refuses int8, int4 and below for classifiers without plain linear
+layers (GPT-2).
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.engines import _graph, _int8_torch, _sparse_torch, _torch_decoder
+from trimtune.engines import _few_bits_torch, _graph, _int8_torch, _sparse_torch, _torch_decoder
 from trimtune.tasks import _shapes, text_classification
 from trimtune.trim._model_folder import write
 
@@ -41,12 +45,14 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8", "bf16", "sparse", "sparse_int8"),
+NUMERICS = {"text_classification": ("plain", "int8", "int4", "bf16", "binary", "ternary", "sparse", "sparse_int8"),
             "causal_lm": ("plain", "int8", "int4", "bf16")}
 TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
 _PACKED = ("int8", "int4")
 """numerics of language models that are another path"""
+_FEW_BITS = ("int4", "binary", "ternary")
+"""numerics of classifiers whose weights lie several to a byte"""
 
 
 class Config(BaseModel):
@@ -77,6 +83,9 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
         stored = _sparse_torch.pack_file(folder) if numerics == "sparse_int8" else {}
         return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed="packed", precision="int8",
                            matrices=matrices, **stored)
+    if numerics in _FEW_BITS:
+        return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics,
+                           **_few_bits_torch.write(module, source, folder, numerics))
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         runs = {"fp32": _runner(module), "bf16": _runner(copy.deepcopy(module).to(_dtype("bf16")))}
@@ -96,6 +105,8 @@ def load(folder: Path, threads: int) -> _graph.Run | Decoder:
     if notes.get("task") == "causal_lm":
         packed = notes["numerics"] in _PACKED
         return _torch_decoder.load_packed(folder) if packed else _torch_decoder.load(folder, notes["precision"])
+    if notes["numerics"] in _FEW_BITS:
+        return _runner(_few_bits_torch.read(folder))
     return _runner(_int8_torch.read(folder) if notes["precision"] == "int8" else _read(folder, _dtype(notes["precision"])))
 
 

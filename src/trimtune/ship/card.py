@@ -80,8 +80,9 @@ def _changes(source: Source, manifest: dict[str, Any], language: bool) -> str:
     lines = [f"- Tuned by `{candidate.method.name}` with {_config(candidate.method.config)}."]
     lines += [f"- Trimmed by `{trim.name}` with {_config(trim.config)}." for trim in candidate.trims]
     precision = f", precision: {manifest['precision']}" if manifest["precision"] else ""
+    weights = {"stored": "packed on disk, unpacked when loaded"}.get(manifest["packed"], manifest["packed"])
     lines.append(f"- Exported to `{candidate.engine.name}` with {_config(candidate.engine.config)}; numerics: "
-                 f"{manifest['numerics']}, weights: {manifest['packed']}{precision}.")
+                 f"{manifest['numerics']}, weights: {weights}{precision}.")
     if manifest["adapter"] and not language:
         lines.append("- `adapter/` holds the tuning alone, head included, in PEFT's format: "
                      "`PeftModel.from_pretrained(base, \"bundle/adapter\")`. It is the tuned model, before any trim.")

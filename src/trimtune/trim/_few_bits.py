@@ -1,0 +1,138 @@
+"""What `binary` and `ternary` share: layers whose weights lie on a grid of two or three values, and a fit that moves them there.
+
+    y = x Ŵᵀ + b,  Ŵ = quantize(W)      forward: the layer multiplies with weights on the grid
+    ∂L/∂W := ∂L/∂Ŵ                      backward, straight through: the latent W learns as if nothing had been rounded
+
+The scales are numbers of bfloat16, so that grid, fit in bf16, 16 bits on disk and any loader agree to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trimtune.errors import TrimtuneError
+from trimtune.tasks import text_classification
+from trimtune.trim._model_folder import base_of, write
+from trimtune.tune.recovery import Setting, recover
+
+if TYPE_CHECKING:
+    import torch
+
+    Quantize = Callable[[torch.Tensor], torch.Tensor]
+    """float32 weights [N, K] to the nearest ones on the grid, [N, K]"""
+
+GRID = "trimtune_grid"
+"""the key of config.json that tells the `group` of weights which share a scale"""
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    group: int = Field(128, ge=0, description="inputs of an output channel that share a scale; 0, or where it does not divide "
+                                              "them: all inputs")
+    epochs: int = Field(6, ge=0, le=100, description="passes of the fit over the training rows; 0 leaves it out")
+    learning_rate: float = Field(5e-4, gt=0, le=1, description="of the fit, which trains every weight")
+    teacher: float = Field(0.5, ge=0, le=1, description="share of the fit's loss that the parent's answers give")
+
+
+def trim(folder: Path, source: Path, config: dict[str, Any], setting: Setting, quantize: Callable[..., torch.Tensor],
+         name: str) -> dict[str, Any]:
+    """Fit a model whose blocks multiply with weights on the grid; write it as plain float32 weights that lie there.
+
+    Args:
+        quantize: of weights [N, K] and `group`.
+
+    Returns:
+        `matrices` and `weights` on the grid, the `zeros` among them (a share), `group`, and the `recovery` fit's facts.
+
+    Raises:
+        TrimtuneError: the model has no plain linear layers in its blocks.
+    """
+    wanted = Config.model_validate(config)
+    module = text_classification.load_model(source, attention="eager")
+    layers = matrices(base_of(module), name)
+    put_on_grid(layers.values(), lambda weight_NK: quantize(weight_NK, wanted.group))
+    recovery = {}
+    if wanted.epochs:
+        teacher = text_classification.load_model(source) if wanted.teacher else None
+        recovery = recover(module, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
+                           share=wanted.teacher)
+    leave_on_grid(layers.values())
+    setattr(base_of(module).config, GRID, {"group": wanted.group})
+    write(module, source, folder)
+    weights = sum(layer.weight.numel() for layer in layers.values())
+    zeros = sum(int((layer.weight == 0).sum()) for layer in layers.values())
+    return {"matrices": len(layers), "weights": weights, "zeros": round(zeros / weights, 4), "group": wanted.group,
+            "recovery": recovery}
+
+
+def matrices(base: Any, name: str) -> dict[str, torch.nn.Linear]:
+    """The linear layers inside the numbered blocks of a transformers model, by name; not its pooler, nor its head.
+
+    Args:
+        name: of what asks, for the message.
+
+    Raises:
+        TrimtuneError: there are none.
+    """
+    import torch
+
+    found = {f"{base.base_model_prefix}.{inner}": layer for inner, layer in base.base_model.named_modules()
+             if isinstance(layer, torch.nn.Linear) and any(word.isdigit() for word in inner.split("."))}
+    if not found:
+        raise TrimtuneError(f"{name}: {type(base).__name__} has no plain linear layers in its blocks.",
+                            "It changes torch.nn.Linear (BERT, DistilBERT, RoBERTa, ELECTRA …), not GPT-2's transposed layers.",
+                            f"Leave {name} out of `trim`, or use a model such as `minilm`.")
+    return found
+
+
+def grouped(weight_NK: torch.Tensor, group: int) -> torch.Tensor:
+    """Weights as [N, K / group, group]; as [N, 1, K] where `group` is 0 or does not divide K."""
+    inputs = weight_NK.shape[1]
+    return weight_NK.unflatten(1, (-1, group if group and inputs % group == 0 else inputs))
+
+
+def put_on_grid(layers: Iterable[torch.nn.Linear], quantize: Quantize) -> None:
+    """Make layers multiply with `quantize(W)` from now on; their parameter is the latent W, which learns straight through."""
+    from torch.nn.utils import parametrize
+
+    for layer in layers:
+        parametrize.register_parametrization(layer, "weight", _on_grid()(quantize))
+
+
+def leave_on_grid(layers: Iterable[torch.nn.Linear]) -> None:
+    """Make them plain layers again, whose weights are what they multiplied with."""
+    from torch.nn.utils import parametrize
+
+    for layer in layers:
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+
+
+@cache
+def _on_grid() -> Any:
+    import torch
+
+    class StraightThrough(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, latent_NK: torch.Tensor, quantize: Quantize) -> torch.Tensor:
+            return quantize(latent_NK.float()).to(latent_NK.dtype)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return gradients[0], None
+
+    class OnGrid(torch.nn.Module):
+        def __init__(self, quantize: Quantize) -> None:
+            super().__init__()
+            self.quantize = quantize
+
+        def forward(self, latent_NK: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = StraightThrough.apply(latent_NK, self.quantize)
+            return found
+
+    return OnGrid
