@@ -61,22 +61,26 @@ def test_before_the_fit_it_answers_as_the_layers_that_it_kept(kind: str, tuned: 
 @pytest.mark.slow
 def test_the_student_comes_to_answer_and_to_see_as_its_teacher(tuned: Callable[[str], Path], helpdesk_rows: Path,
                                                               tmp_path: Path) -> None:
-    """Its teacher has a random head, so labels can't bring it there; nor can answers alone bring it to the teacher's states."""
-    source, texts = tuned("full"), data.load(helpdesk_rows).train.texts
+    """Answers alone bring it to the teacher's answers; only states bring it to the teacher's states."""
+    source, rows = tuned("full"), data.load(helpdesk_rows)
     teacher = task.load_model(source)
-    wanted, apart, off = logits(teacher, source, texts).log_softmax(-1), [], []
+
+    def as_answered(split: data.Split) -> data.Split:  # the teacher's head is random, so the true labels would lead elsewhere
+        return data.Split(split.texts, logits(teacher, source, split.texts).argmax(-1).tolist())
+
+    data.save(data.Rows(as_answered(rows.train), as_answered(rows.validation), rows.test, rows.facts), tmp_path / "rows")
+    wanted, apart, off = logits(teacher, source, rows.train.texts).log_softmax(-1), [], []
     for name, config in {"unfitted": {"epochs": 0}, "answers": {"states": 0}, "states": {"states": 3}}.items():
-        distill.run(tmp_path / name, source, {"layers": 2, "epochs": 2, "teacher": 1, **config},
-                    Setting(helpdesk_rows, max_length=32, precision="fp32"))
+        distill.run(tmp_path / name, source, {"layers": 2, "epochs": 3, "learning_rate": 3e-4, "teacher": 1, **config},
+                    Setting(tmp_path / "rows", max_length=16, batch_size=8, precision="fp32"))
         student = task.load_model(tmp_path / name)
         with distilling._watched(_student.layers(student)) as mine:
-            found = logits(student, source, texts).log_softmax(-1)
+            found = logits(student, source, rows.train.texts).log_softmax(-1)
         with distilling._watched([_student.layers(teacher)[at] for at in (2, 5)]) as theirs:
-            logits(teacher, source, texts)
+            logits(teacher, source, rows.train.texts)
         apart.append(float((wanted.exp() * (wanted - found)).sum(-1).mean()))
-        off.append(float(distilling.distance(mine[0], theirs[0], [1] * len(texts))))
-    assert apart[1] < 0.5 * apart[0]
-    assert apart[2] < 0.5 * apart[0]
+        off.append(float(distilling.distance(mine[0], theirs[0], [1] * len(rows.train))))
+    assert max(apart[1:]) < 0.8 * apart[0]
     assert off[2] < 0.8 * min(off[:2])
 
 
@@ -192,6 +196,7 @@ def test_layers_that_are_shared_or_unlike_are_refused() -> None:
 def test_int8_may_follow(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
     distill.run(tmp_path / "student", tuned("full"), {"epochs": 0}, Setting(helpdesk_rows, max_length=32))
     engine = parts.load("engine", "torch_eager")
+    (tmp_path / "int8").mkdir()
     facts = engine.export(tmp_path / "int8", tmp_path / "student", {}, "int8", TEXTS, 32)
     assert facts["packed"] == "packed"
     inputs = task.encode(task.load_tokenizer(tmp_path / "int8"), TEXTS, 32)
