@@ -14,7 +14,7 @@ there it runs beside the student, step by step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -125,7 +125,7 @@ def _layers(model: Any) -> torch.nn.ModuleList:
 
 
 @contextmanager
-def _watched(layers: Sequence[torch.nn.Module]) -> Iterator[list[torch.Tensor]]:
+def _watched(layers: Iterable[torch.nn.Module]) -> Iterator[list[torch.Tensor]]:
     """The list that what leaves each of these layers is put into, [B, T, D], while a model runs once."""
     seen: list[torch.Tensor] = []
 
