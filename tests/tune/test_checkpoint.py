@@ -15,10 +15,10 @@ from trimtune import parts
 from trimtune.errors import StepFailed
 from trimtune.records import Use
 from trimtune.store import Store
-from trimtune.trim import prune_ffn
 from trimtune.tune import checkpoint, fits, fitting, loop
 from trimtune.tune.fits import Fits
 from trimtune.tune.optimizer import Masters
+from trimtune.tune.recovery import Setting
 
 CLOCK = {"train_seconds", "checkpoint_seconds", "seconds_to_99", "rows_per_s", "tokens_per_s"}
 
@@ -50,8 +50,8 @@ def killed_fit(folder: Path, **arguments: Any) -> dict[str, Any]:
     return killed_after(4, fitting.fit, folder, **arguments)
 
 
-def killed_trim(folder: Path, **arguments: Any) -> dict[str, Any]:
-    return killed_after(4, prune_ffn.run, folder, **arguments)
+def killed_trim(folder: Path, trim: str, **arguments: Any) -> dict[str, Any]:
+    return killed_after(4, parts.load("trim", trim).run, folder, **arguments)
 
 
 def short_of_memory(folder: Path, **arguments: Any) -> dict[str, Any]:
@@ -99,15 +99,18 @@ def test_killed_in_its_middle_it_ends_with_the_same_bytes(method: str, small: An
 
 
 @pytest.mark.slow
-def test_a_trim_goes_on_in_the_middle_of_its_recovery(tuned: Any, helpdesk_rows: Path, tmp_path: Path) -> None:
-    arguments = {"source": tuned("full"), "config": {"epochs": 2, "rows": 32}, "rows_folder": helpdesk_rows, "seed": 0,
-                 "max_length": 16, "precision_": "fp32"}
-    whole = Store(tmp_path / "whole").step("trim", "prune_ffn", prune_ffn.run, arguments)
+@pytest.mark.parametrize(("trim", "config", "steps"), [("prune_ffn", {"epochs": 2, "rows": 32}, "epoch 2, step 4 of 6"),
+                                                       ("distill", {"epochs": 1, "copies": 1}, "epoch 1, step 4 of 6")])
+def test_a_trim_goes_on_in_the_middle_of_its_recovery(trim: str, config: dict[str, Any], steps: str, tuned: Any,
+                                                      helpdesk_rows: Path, tmp_path: Path) -> None:
+    arguments = {"source": tuned("full"), "config": config, "setting": Setting(helpdesk_rows, max_length=16, precision="fp32")}
+    work = parts.load("trim", trim).run
+    whole = Store(tmp_path / "whole").step("trim", trim, work, arguments)
     with pytest.raises(StepFailed, match="killed"):
-        Store(tmp_path / "killed").step("trim", "prune_ffn", killed_trim, arguments)
+        Store(tmp_path / "killed").step("trim", trim, killed_trim, {**arguments, "trim": trim})
     events: list[dict[str, Any]] = []
-    resumed = Store(tmp_path / "killed", events.append).step("trim", "prune_ffn", prune_ffn.run, arguments)
-    assert [event["text"] for event in events if event["kind"] == "resumed"] == ["resumed at epoch 2, step 4 of 6"]
+    resumed = Store(tmp_path / "killed", events.append).step("trim", trim, work, arguments)
+    assert [event["text"] for event in events if event["kind"] == "resumed"] == [f"resumed at {steps}"]
     assert resumed.files == whole.files
     assert told(resumed.facts["recovery"]) == told(whole.facts["recovery"])
 

@@ -34,6 +34,54 @@ def test_a_student_that_agrees_has_nothing_to_learn() -> None:
     assert logits.grad.abs().max() < 1e-6
 
 
+def test_a_row_without_a_label_counts_by_its_teacher_alone() -> None:
+    half = distilling.loss_of(task.loss, 0.25, 2.0)
+    one = [half(LOGITS[at:at + 1], LABELS[at:at + 1], WANTED[at:at + 1]).item() for at in range(2)]
+    alone = distilling.loss_of(task.loss, 1.0, 2.0)(LOGITS[1:], LABELS[1:], WANTED[1:]).item() * 0.25
+    both = half(LOGITS, torch.tensor([0, distilling.NO_LABEL]), WANTED)
+    assert both.item() == pytest.approx((one[0] + alone) / 2)
+    nobody = half(LOGITS[1:], torch.tensor([distilling.NO_LABEL]), WANTED[1:])
+    assert nobody.item() == pytest.approx(alone)
+
+
+def test_the_distance_of_states_counted_by_hand() -> None:
+    torch.manual_seed(0)
+    goals = torch.randn(2, 5, 4)
+    states = goals + torch.randn(2, 5, 4)
+    lengths = [5, 3]
+    expected = [((states - goals)[row, :length].square().sum() / goals[row, :length].square().sum()).item()
+                for row, length in enumerate(lengths)]
+    assert distilling.distance(states, goals, lengths).item() == pytest.approx(sum(expected) / 2)
+    virtual = [((states - goals)[row, :end].square().sum() / goals[row, :end].square().sum()).item()
+               for row, end in enumerate((5, 4))]  # two virtual tokens before rows of 3 and 2
+    assert distilling.distance(states, goals, [3, 2]).item() == pytest.approx(sum(virtual) / 2)
+    first = ((states - goals)[:, 0].square().sum(-1) / goals[:, 0].square().sum(-1)).mean().item()
+    assert distilling.distance(states[:, :1], goals, lengths).item() == pytest.approx(first)
+    assert distilling.distance(goals, goals, lengths) == 0
+
+
+@pytest.mark.slow
+def test_the_teacher_beside_a_student_that_is_its_equal_is_at_no_distance(tuned: Callable[[str], Path],
+                                                                          helpdesk_rows: Path) -> None:
+    """Rows of other widths, virtual tokens and a narrowed last block; a student that was moved is away, and has gradients."""
+    from trimtune.tune import first_token
+
+    teacher, student = task.load_model(tuned("prompt")), task.load_model(tuned("prompt"), attention="eager")
+    first_token.narrow(student)
+    feeds = [token_feeds(model, task, tuned("prompt"), data.load(helpdesk_rows), 32)[0] for model in (student, teacher)]
+    feed = distilling.beside(feeds[0], student, feeds[1], teacher, range(6))
+    assert feed.answered([5, 0, 17])[-1].item() < 1e-9
+    student.requires_grad_(True)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter += 0.01
+    apart = feed.answered([5, 0, 17])[-1]
+    apart.backward()
+    assert apart.item() > 1e-4
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert any(parameter.grad is not None for parameter in student.parameters())
+
+
 @pytest.mark.slow
 def test_each_row_gets_its_own_answer(tuned: Callable[[str], Path], helpdesk_rows: Path) -> None:
     teacher = task.load_model(tuned("full"))

@@ -137,7 +137,7 @@ def _runner(module: torch.nn.Module) -> _graph.Run:
 
 
 def _packed(numerics: str) -> str:
-    return "plain" if numerics == "plain" else "packed"
+    return {"plain": "plain", "sparse": "stored"}.get(numerics, "packed")
 
 
 def _dtype(precision: str) -> torch.dtype:

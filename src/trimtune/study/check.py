@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -37,8 +38,10 @@ def mapping(given: Any, place: Place, example: str) -> dict[str, Any]:
     return given
 
 
-def check(model: type[Model], given: Any, place: Place, example: str = "{key: value}") -> Model:
+def check(model: type[Model], given: Any, place: Place, example: str = "{key: value}", folder: Path | None = None) -> Model:
     """`given` as `model`, types taken strictly: "8" is no number and true is no 1.
+
+    A validator of the model that needs them finds the `place` and the `folder` of relative paths in its context.
 
     Raises:
         TrimtuneError: an unknown key (the nearest is offered), a wrong type, a value out of range, a missing key.
@@ -50,7 +53,7 @@ def check(model: type[Model], given: Any, place: Place, example: str = "{key: va
         if key not in fields:
             raise unknown("key", key, fields, str(place / key), "Correct or remove it.")
     try:
-        return model.model_validate_json(json.dumps(values), strict=True)
+        return model.model_validate_json(json.dumps(values), strict=True, context={"place": place, "folder": folder or Path()})
     except ValidationError as error:
         raise _translated(error, values, fields, schema.get("$defs", {}), place) from None
 

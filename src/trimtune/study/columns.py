@@ -52,6 +52,16 @@ def choose(name: str, columns: Sequence[str], sample: Sequence[Sequence[Any]], t
     return found_text, found_label, notes
 
 
+def text_of(name: str, columns: Sequence[str], sample: Sequence[Sequence[Any]]) -> str:
+    """The text column of rows without labels: the only one, the one with such a name, or the longest.
+
+    Raises:
+        TrimtuneError: none looks like text.
+    """
+    only = columns[0] if len(columns) == 1 else None
+    return only or _named(columns, TEXT) or _longest(name, columns, sample, None)
+
+
 def _named(columns: Sequence[str], names: Sequence[str]) -> str | None:
     words = {column: re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)).lower().split() for column in columns}
     for name in names:

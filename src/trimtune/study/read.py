@@ -71,7 +71,7 @@ def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
         **rows,
         task=task,
         tune=uses("method", given.get("tune", able("method", TUNE, task)), task, place / "tune"),
-        trim=chains(given.get("trim", ["none", *able("trim", TRIM[1:], task)]), task, place / "trim"),
+        trim=chains(given.get("trim", ["none", *able("trim", TRIM[1:], task)]), task, place / "trim", folder),
         engine=uses("engine", given["engine"], task, place / "engine") if "engine" in given else _engines_here(task, place),
         budget=check(Budget, given.get("budget"), place / "budget", "budget: {trials: 6, seeds: 3, minutes: 20}"),
         require=limits.read(given.get("require"), place / "require", task, rows["data"]),

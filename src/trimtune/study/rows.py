@@ -43,13 +43,18 @@ def rows_of(table: Table, rows: Iterator[tuple[int, int, Sequence[Any]]], text: 
     at_text, at_label = table.columns.index(text), table.columns.index(label)
     read = Labelled(table)
     for row, line, cells in rows:
-        read.texts.append(_text(cells[at_text], text, table, row, line))
+        read.texts.append(text_of(cells[at_text], text, table, row, line))
         read.labels.append(_label(cells[at_label], label, table, row, line))
         read.places.append((row, line))
     return read
 
 
-def _text(cell: Any, column: str, table: Table, row: int, line: int) -> str:
+def text_of(cell: Any, column: str, table: Table, row: int, line: int) -> str:
+    """A cell's text.
+
+    Raises:
+        TrimtuneError: it is empty, no text, or no valid Unicode.
+    """
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise TrimtuneError(f"{table.at(row, line)}: the text (column '{column}') is empty.", "Each row needs a text.",
                             "Fill it in, or remove the row.")

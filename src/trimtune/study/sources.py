@@ -64,10 +64,10 @@ def read(given: Any, folder: Path, place: Place) -> DataSpec:
         if name is not None:
             paths[split] = located(name, folder, str(place if isinstance(given, str) else place / split))
     if spec.template is not None:
-        paths["template"] = str(_file(spec.template, folder, str(place / "template"), "a file with a chat template in Jinja"))
+        paths["template"] = str(file_of(spec.template, folder, str(place / "template"), "a file with a chat template in Jinja"))
     if spec.general is not None:
         kinds = (*general.PLAIN, *EXTENSIONS)
-        path = _file(spec.general, folder, str(place / "general"), f"a file of general text ({', '.join(kinds)})", kinds)
+        path = file_of(spec.general, folder, str(place / "general"), f"a file of general text ({', '.join(kinds)})", kinds)
         paths["general"] = str(path)
     for index, split in enumerate(SPLITS):
         for earlier in SPLITS[:index]:
@@ -79,7 +79,12 @@ def read(given: Any, folder: Path, place: Place) -> DataSpec:
     return spec.model_copy(update=paths)
 
 
-def _file(name: str, folder: Path, where: str, allowed: str, endings: tuple[str, ...] = ()) -> Path:
+def file_of(name: str, folder: Path, where: str, allowed: str, endings: tuple[str, ...] = ()) -> Path:
+    """The absolute path of a file that a study names.
+
+    Raises:
+        TrimtuneError: there is none, or it has another ending.
+    """
     path = Path(os.path.abspath(folder / Path(name).expanduser()))
     if not path.is_file():
         raise TrimtuneError(f"{where}: no such file: {shown(path)}.", f"Allowed: {allowed}.",

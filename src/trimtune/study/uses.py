@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from trimtune import parts
@@ -31,17 +32,20 @@ def uses(kind: str, given: Any, task: str, place: Place) -> tuple[Use, ...]:
     return found
 
 
-def chains(given: Any, task: str, place: Place) -> tuple[Chain, ...]:
-    """The trim chains, in the study's order; the empty chain (`none`) comes first if the study leaves it out."""
+def chains(given: Any, task: str, place: Place, folder: Path | None = None) -> tuple[Chain, ...]:
+    """The trim chains, in the study's order; the empty chain (`none`) comes first if the study leaves it out.
+
+    Relative paths in a trim's settings are taken from `folder`.
+    """
     found: list[Chain] = []
     for index, entry in enumerate(_list(given, "trim", place)):
         at = place / index
         if entry == NONE:
             found.append(())
         elif isinstance(entry, list):
-            found.append(_chain(entry, task, at))
+            found.append(_chain(entry, task, at, folder))
         else:
-            found.append((_use("trim", entry, task, at),))
+            found.append((_use("trim", entry, task, at, folder),))
     _refuse_twice(found, place)
     return tuple(found if () in found else [(), *found])
 
@@ -56,11 +60,11 @@ def defaults(kind: str, names: list[str]) -> tuple[Use, ...]:
     return tuple(Use(name=name, config=parts.load(kind, name).Config().model_dump(mode="json")) for name in names)
 
 
-def _chain(entries: list[Any], task: str, place: Place) -> Chain:
+def _chain(entries: list[Any], task: str, place: Place, folder: Path | None) -> Chain:
     if not entries or NONE in entries:
         raise TrimtuneError(f"{place}: {quoted(entries)} is no chain of trims.", f"`{NONE}` stands alone, outside of any chain.",
                             f"Write `- {NONE}` as an entry of its own, or name the trims only.")
-    chain = tuple(_use("trim", entry, task, place / index) for index, entry in enumerate(entries))
+    chain = tuple(_use("trim", entry, task, place / index, folder) for index, entry in enumerate(entries))
     for index, use in enumerate(chain):
         if index < len(chain) - 1 and getattr(parts.load("trim", use.name), "NUMERICS", None):
             raise TrimtuneError(f"{place / index}: '{use.name}' stands before '{chain[index + 1].name}'.",
@@ -81,7 +85,7 @@ def _list(given: Any, kind: str, place: Place) -> list[Any]:
                         f"Write {place.path[-1]}: [{shown}], or leave '{place.path[-1]}' out to get the default.")
 
 
-def _use(kind: str, entry: Any, task: str, place: Place) -> Use:
+def _use(kind: str, entry: Any, task: str, place: Place, folder: Path | None = None) -> Use:
     name, given = entry, None
     if isinstance(entry, dict) and len(entry) == 1:
         (name, given), = entry.items()
@@ -100,8 +104,10 @@ def _use(kind: str, entry: Any, task: str, place: Place) -> Use:
     if task not in tasks_of(module):
         raise TrimtuneError(f"{place}: '{name}' can't do the task {task}.", f"It can do: {', '.join(sorted(tasks_of(module)))}.",
                             "Leave it out of this study.")
-    config = check(module.Config, given, place, f"{name}: {{key: value}}").model_dump(mode="json")
-    return Use(name=name, config=config, given={key: config[key] for key in given or {}})
+    config = check(module.Config, given, place, f"{name}: {{key: value}}", folder).model_dump(mode="json")
+    # a path stays as it was written in the label, and is absolute in the config
+    return Use(name=name, config=config, given={key: value if isinstance(value, str) else config[key]
+                                                for key, value in (given or {}).items()})
 
 
 def refuse_packing(asked: str, task: str, tune: tuple[Use, ...], place: Place) -> None:

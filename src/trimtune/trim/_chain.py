@@ -9,7 +9,7 @@ from typing import Any
 
 from trimtune import parts
 from trimtune.records import Artifact, Study, Use
-from trimtune.store import Store
+from trimtune.store import Store, sha256
 from trimtune.tune.precision import working_precision
 from trimtune.tune.recovery import Setting
 
@@ -28,7 +28,10 @@ def trimmed(trims: Sequence[Use], tuned: Artifact, rows: Artifact, study: Study,
                           study.fit.class_weights, study.seed)
         shared = {"config": trim.config, **asdict(setting)}
         del shared["rows"], shared["seed"]  # a parent, and the step's own
-        code = parts.source_hash("trim", trim.name) + parts.source_hash("task", study.task) + parts.room_hash("tune")
+        if hasattr(part, "files"):  # that it reads beside these
+            shared["files"] = [sha256(path) for path in part.files(trim.config)]
+        code = "".join(parts.source_hash("trim", name) for name in (trim.name, *getattr(part, "BUILDS_ON", ())))
+        code += parts.source_hash("task", study.task) + parts.room_hash("tune")
         arguments = {"trim": trim.name, "source": links[-1].folder, "config": trim.config, "setting": setting}
         links.append(store.step("trim", trim.name, _run, arguments, config=shared, parents=parents, seed=study.seed, code=code))
     return links

@@ -1,24 +1,40 @@
-"""What a teacher adds to a fit: its answer to each training row, beside the row's label.
+"""What a teacher adds to a fit: its answers to the rows and the states of its layers, beside the rows' labels.
 
-    L = (1 - a) · CE(z, y) + a · τ² · KL(softmax(z_t / τ) ‖ softmax(z / τ))      z, z_t: logits [B, C] of student and teacher
+    L = (1 - a) · CE(z, y) + a · τ² · KL(softmax(z_t / τ) ‖ softmax(z / τ)) + b · 1/M Σ_m d(h_m, h_g(m))
+    d(h, g) = Σ_t |h_t - g_t|² / Σ_t |g_t|²
 
-Source: Hinton et al. 2015 (arXiv 1503.02531), section 2. The teacher answers every row once, before the fit.
+z, z_t: logits [B, C] of student and teacher. h_m: what leaves the student's layer m, [B, T, D]; g(m): the teacher's layer that
+it stands for. t runs over a row's tokens without padding. Each term is a mean over rows; a row without a label has no CE.
+
+Sources: Hinton et al. 2015 (arXiv 1503.02531), section 2, for the answers; Jiao et al. 2020, TinyBERT (arXiv 1909.10351),
+section 3.1, for the squared error of states. Here it is a share of the teacher's square, so that b means the same in models
+whose states are large and small. The teacher answers every row once, before the fit. Its states would fill the memory, so
+there it runs beside the student, step by step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trimtune.tune import batches
 from trimtune.tune.feeds import Answered, Feed
+from trimtune.tune.layers import layers_of
 
 if TYPE_CHECKING:
     import torch
 
+NO_LABEL = -1
 _TOGETHER = 32
 """rows that the teacher answers in one pass"""
+
+
+def with_texts(splits: Any, texts: Sequence[str]) -> Any:
+    """The rows with more training texts, which have no label."""
+    train = replace(splits.train, texts=[*splits.train.texts, *texts], labels=[*splits.train.labels, *[NO_LABEL] * len(texts)])
+    return replace(splits, train=train)
 
 
 def answers(teacher: Feed) -> torch.Tensor:
@@ -42,16 +58,83 @@ def taught(feed: Feed, wanted_NC: torch.Tensor) -> Feed:
     return replace(feed, answered=answered)
 
 
-def loss_of(hard: Callable[..., torch.Tensor], share: float, temperature: float) -> Callable[..., torch.Tensor]:
-    """The loss of a taught fit: `share` (a) of it is the teacher's, the rest the task's own `hard` loss.
+def beside(feed: Feed, student: torch.nn.Module, asked: Feed, teacher: torch.nn.Module, stands_for: Sequence[int]) -> Feed:
+    """The feed with the mean distance [] of the student's layer states from the teacher's, as one more of what the loss takes.
 
-    It takes logits [B, C], labels [B] and the teacher's logits [B, C]; a mean over rows.
+    Args:
+        asked: the same rows through the teacher.
+        stands_for: the teacher's layer (from 0) that each of the student's stands for, ascending.
     """
     import torch
 
-    def loss(logits_BC: torch.Tensor, labels_B: torch.Tensor, wanted_BC: torch.Tensor) -> torch.Tensor:
+    mine, theirs = _layers(student), _layers(teacher)
+    wanted = [theirs[at] for at in stands_for]
+
+    def answered(batch: Sequence[int]) -> Answered:
+        with _watched(mine) as states:
+            found = feed.answered(batch)
+        with torch.no_grad(), _watched(wanted) as goals:
+            asked.answered(batch)
+        lengths = [feed.lengths[row] for row in batch]
+        return (*found, torch.stack([distance(*pair, lengths) for pair in zip(states, goals, strict=True)]).mean())
+
+    return replace(feed, answered=answered)
+
+
+def distance(states_BTD: torch.Tensor, goals_BTD: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """d of the formula above, a mean over rows; in float32.
+
+    Args:
+        lengths: tokens of each row. Where virtual ones stand before them, T is larger by their number. A block that is
+            computed at its first position only has T = 1 (see first_token.py).
+    """
+    import torch
+
+    width = min(states_BTD.shape[1], goals_BTD.shape[1])
+    states, goals = states_BTD[:, :width].float(), goals_BTD[:, :width].float()
+    ends = torch.tensor(lengths, device=states.device) + max(0, width - max(lengths))
+    real_BT = torch.arange(width, device=states.device) < ends[:, None]
+    apart_BT, size_BT = (states - goals).square().sum(-1), goals.square().sum(-1)
+    return ((apart_BT * real_BT).sum(1) / (size_BT * real_BT).sum(1).clamp_min(1e-12)).mean()
+
+
+def loss_of(hard: Callable[..., torch.Tensor], share: float, temperature: float,
+            states: float = 0.0) -> Callable[..., torch.Tensor]:
+    """The loss of a taught fit: `share` (a) of it is the teacher's, the rest the task's own `hard` loss; `states` is b.
+
+    It takes logits [B, C], labels [B] (NO_LABEL where a row has none), the teacher's logits [B, C] and, if `states`, the distance
+    of states; a mean over rows.
+    """
+    import torch
+
+    def loss(logits_BC: torch.Tensor, labels_B: torch.Tensor, wanted_BC: torch.Tensor,
+             apart: torch.Tensor | float = 0.0) -> torch.Tensor:
         log_BC = (logits_BC.float() / temperature).log_softmax(-1)
         soft = torch.nn.functional.kl_div(log_BC, (wanted_BC / temperature).softmax(-1), reduction="batchmean")
-        return (1 - share) * hard(logits_BC, labels_B) + share * temperature**2 * soft
+        total = share * temperature**2 * soft + states * apart
+        known = labels_B != NO_LABEL
+        count = int(known.sum())
+        return total + (1 - share) * hard(logits_BC[known], labels_B[known]) * (count / len(known)) if count else total
 
     return loss
+
+
+def _layers(model: Any) -> torch.nn.ModuleList:
+    """Of a transformers model, or of the one inside PEFT's wrapper."""
+    return layers_of(getattr(model, "get_base_model", lambda: model)())
+
+
+@contextmanager
+def _watched(layers: Iterable[torch.nn.Module]) -> Iterator[list[torch.Tensor]]:
+    """The list that what leaves each of these layers is put into, [B, T, D], while a model runs once."""
+    seen: list[torch.Tensor] = []
+
+    def keep(_: torch.nn.Module, __: Any, out: Any) -> None:
+        seen.append(out[0] if isinstance(out, tuple) else out)
+
+    hooks = [layer.register_forward_hook(keep) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,7 +1,9 @@
-"""The fit that mends a trimmed model: all its weights learn again, from the rows and, if asked for, from its parent's answers."""
+"""The fit that mends a trimmed model: all its weights learn again, from the rows and, if asked for, from its parent's answers
+and layer states."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +38,8 @@ class Setting:
 
 def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_rate: float, epochs: int, *,
             folder: Path | None = None, teacher: torch.nn.Module | None = None, share: float = 0.5,
-            temperature: float = 2.0, keep: Checkpoints | None = None) -> dict[str, Any]:
+            temperature: float = 2.0, states: float = 0.0, stands_for: Sequence[int] = (), extra: Sequence[str] = (),
+            keep: Checkpoints | None = None) -> dict[str, Any]:
     """Train all parameters of a trimmed module in place, at its best epoch by validation; returns the fit's facts.
 
     Args:
@@ -45,10 +48,14 @@ def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_ra
         folder: the one that the trim is being made in: a trim that is killed then goes on in the middle of this fit.
         keep: the checkpoints of this fit, for a trim that makes several; None takes those of `folder`.
         teacher: a model in eval mode whose answers are `share` of the loss, softened by `temperature` (see distilling.py).
+            Its weights may end rounded to the fit's number format.
+        states: weight of the squared distance from the teacher's layer states; `stands_for` names the teacher's layer
+            for each of the module's.
+        extra: texts without labels, which the teacher alone answers.
     """
     import torch
 
-    from trimtune.tune import checkpoint, distilling, feeds, first_token, fitting, gelu, heap, precision
+    from trimtune.tune import checkpoint, device, distilling, feeds, first_token, fitting, gelu, heap, precision
     from trimtune.tune.loop import train
     from trimtune.tune.trainable import Learning
 
@@ -59,14 +66,18 @@ def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_ra
     gelu.fuse(module)
     first_token.narrow(module)
     splits, chosen = part.rows.load(setting.rows), precision.choose(setting.precision)
-    feed, validation = feeds.token_feeds(module, part, source, splits, setting.max_length)
     loss = part.loss_of(setting.class_weights, splits)
-    if teacher is not None and share:
-        dtype = precision.dtype(chosen)
-        feed = distilling.taught(feed, distilling.answers(feeds.token_feeds(teacher.to(dtype), part, source, splits,
-                                                                            setting.max_length)[0]))
-        teacher.float()
-        loss = distilling.loss_of(loss, share, temperature)
+    if extra:
+        splits = distilling.with_texts(splits, extra)
+    feed, validation = feeds.token_feeds(module, part, source, splits, setting.max_length)
+    if teacher is not None and (share or states):
+        if states:
+            first_token.narrow(teacher)
+        device.put(teacher, precision.dtype(chosen))
+        asked, _ = feeds.token_feeds(teacher, part, source, splits, setting.max_length)
+        feed = distilling.taught(feed, distilling.answers(asked))
+        feed = distilling.beside(feed, module, asked, teacher, stands_for) if states else feed
+        loss = distilling.loss_of(loss, share, temperature, states)
     learning = Learning(module, feed.tokens | validation.tokens, precision.dtype(chosen))
     masters = learning.masters(learning_rate, epochs * -(-len(feed.lengths) // setting.batch_size))
     at_once = fitting.rows_at_once(module, setting.batch_size, feed, validation, chosen)
@@ -74,7 +85,9 @@ def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_ra
                    at_once=at_once, seed=setting.seed, keep=keep or (checkpoint.of(folder) if folder else None))
     facts = {**fitted.facts(), **fitting.memory_facts(module, at_once), "learning_rate": learning_rate, "precision": chosen}
     learned = learning.values(fitted.best, masters.decay(fitted.best_steps))
-    module.to("cpu", torch.float32)
+    for model in (module, teacher):
+        if model is not None:
+            model.to("cpu", torch.float32)
     learning.undo()
     with torch.no_grad():
         for name, parameter in module.named_parameters():

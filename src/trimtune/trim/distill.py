@@ -1,0 +1,130 @@
+"""distill: a student with fewer layers, cut out of its teacher (the model as it was) and fitted to what the teacher answers.
+
+Use it where latency counts most: with half its layers MiniLM took 0.58 of its time per row in PyTorch; int8 may follow. Not where
+bytes count alone (embeddings stay: 70 of MiniLM's 91 MB did), nor where a point of accuracy is dear and prune_ffn is enough.
+
+    L = (1 - a) · labels + a · answers + b · states                a: `teacher`, b: `states`; each a mean over rows
+    answers = τ² · KL(softmax(z_t / τ) ‖ softmax(z / τ)), τ = 2    states = 1/M Σ_m Σ_t |h_m - g_m|² / Σ_t |g_m|²
+
+z, z_t: logits [B, C] of student and teacher; h_m: what leaves the student's layer m, [B, T, D]; g_m: what leaves the teacher's
+layer ⌊m · L / M⌋ (m = 1 … M), which layer m was copied from.
+
+Source: Sanh et al. 2019, DistilBERT (arXiv 1910.01108), section 3, for layers copied from the teacher; Jiao et al. 2020, TinyBERT
+(arXiv 1909.10351), section 3.1, for evenly spread layers and their states; Wang et al. 2020, MiniLM (arXiv 2002.10957),
+section 3, for the last layer as the one to learn from, so it always stays; Hinton et al. 2015 (arXiv 1503.02531), section 2,
+for answers.
+
+Answers are computed once per row; for states the teacher runs beside the student in each step, on top of its cost. `unlabelled`
+texts and changed `copies` of rows have no label: only the teacher's part of the loss counts for them.
+
+`config.num_hidden_layers` tells any loader: the folder is plain transformers. LoRA is merged first; a prompt stays beside the
+student; of a prefix the keys and values of the layers that stay do. It refuses models without a list of equal layers
+(ALBERT) and as many layers as there are with all their neurons, which would be no trim.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from trimtune.errors import TrimtuneError
+from trimtune.study import data, sources, unlabelled
+from trimtune.study.document import Place
+from trimtune.tasks import text_classification
+from trimtune.trim import _more_texts, _student, prune_ffn
+from trimtune.trim._model_folder import base_of, write
+from trimtune.tune.recovery import Setting, recover
+
+if TYPE_CHECKING:
+    import torch
+
+TASKS = ("text_classification",)
+NEEDS_DATA = True
+NUMERICS: str | None = None
+BUILDS_ON = ("prune_ffn",)
+"""other trims whose code it runs"""
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: int | None = Field(None, ge=1, description="layers that the student keeps, evenly spread, the last one among them; "
+                                                       "null: half of them")
+    ffn: float = Field(1.0, gt=0, le=1, description="share of each feed-forward block's neurons that it keeps, as by prune_ffn")
+    epochs: int = Field(5, ge=0, le=1000, description="passes over the training rows and what is added to them; 0: no fit")
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="of the fit, which trains every weight of the student")
+    teacher: float = Field(0.5, ge=0, le=1, description="share of the loss that the teacher's answers give; the labels the rest")
+    states: float = Field(1.0, ge=0, description="weight of the distance from the teacher's layer states, added to the loss")
+    unlabelled: str | None = Field(None, description="a file of texts without labels to be taught on as well: CSV, TSV, JSON "
+                                                     "Lines, Parquet, or .txt with one text per line")
+    copies: int = Field(0, ge=0, le=100, description="changed copies of each training row to be taught on as well: words "
+                                                     "dropped, masked or swapped")
+
+    @field_validator("unlabelled")
+    @classmethod
+    def _is_there(cls, path: str | None, info: ValidationInfo) -> str | None:
+        """Absolute, from the folder of the study."""
+        given = info.context or {}
+        where, endings = given.get("place", Place("distill")) / "unlabelled", unlabelled.ENDINGS
+        return path and str(sources.file_of(path, given.get("folder", Path()), str(where),
+                                            f"a file of texts ({', '.join(endings)})", endings))
+
+    @model_validator(mode="after")
+    def _is_taught(self) -> Config:
+        if (self.unlabelled or self.copies) and not (self.teacher or self.states):
+            raise ValueError("unlabelled texts and copies have no label, so teacher or states must be above 0")
+        return self
+
+
+def files(config: dict[str, Any]) -> list[Path]:
+    """What it reads beside the model and the rows."""
+    return [Path(config["unlabelled"])] if config["unlabelled"] else []
+
+
+def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) -> dict[str, Any]:
+    """Write the student's model folder.
+
+    Returns:
+        `kept` (the teacher's layers, from 0), `layers_before`, `layers`, `width` of the feed-forward blocks where they were cut,
+        `parameters_before`, `parameters`, `texts` (counts of labelled, unlabelled and copied) and the `recovery` fit's facts.
+
+    Raises:
+        TrimtuneError: the architecture has no list of layers, or fewer than asked for; a file of texts can't be used.
+    """
+    wanted = Config.model_validate(config)
+    student, teacher = text_classification.load_model(source, attention="eager"), text_classification.load_model(source)
+    before, count = _size(student), len(_student.layers(student))
+    kept = _student.spread(count, wanted.layers or -(-count // 2))
+    if len(kept) == count and wanted.ffn == 1:
+        raise TrimtuneError(f"distill: layers: {wanted.layers} was given, and all neurons stay.",
+                            f"The model has {count} layers: allowed are 1 to {count - 1}, or {count} with ffn below 1.",
+                            "Ask for fewer, or leave distill out.")
+    rows = data.load(setting.rows)
+    facts = _narrow(student, source, wanted.ffn, setting) if wanted.ffn < 1 else {}
+    _student.keep(student, kept)
+    tokenizer = text_classification.load_tokenizer(source)
+    more = _more_texts.fresh(Path(wanted.unlabelled), rows) if wanted.unlabelled else []
+    copied = _more_texts.copies(rows.train.texts, wanted.copies, tokenizer.mask_token, setting.seed)
+    recovery = {}
+    if wanted.epochs:
+        recovery = recover(student, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
+                           share=wanted.teacher, states=wanted.states, stands_for=kept, extra=[*more, *copied])
+    write(student, source, folder)
+    return {"kept": kept, "layers_before": count, "layers": len(kept), **facts, "parameters_before": before,
+            "parameters": _size(student), "recovery": recovery,
+            "texts": {"labelled": len(rows.train), "unlabelled": len(more), "copies": len(copied)}}
+
+
+def _narrow(module: torch.nn.Module, source: Path, share: float, setting: Setting) -> dict[str, Any]:
+    """Cut every feed-forward block to `share` of its neurons, those that count most in the whole model, in place."""
+    base = base_of(module)
+    blocks = prune_ffn.feed_forward_blocks(base)
+    scores = prune_ffn.importances(module, blocks, source, prune_ffn.Config().rows, setting)
+    width, importance = prune_ffn.remove(base, blocks, scores, 1 - share)
+    return {"width_before": len(scores[0]), "width": width, "importance_kept": round(importance, 4)}
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
