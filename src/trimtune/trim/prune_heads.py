@@ -97,17 +97,16 @@ def attention_blocks(base: Any) -> list[Block]:
     """
     import torch
 
-    modules = dict(base.named_modules())
+    modules: dict[str, Any] = dict(base.named_modules())
     blocks: list[Block] = []
     for holder in modules:
         inputs = next(((f"{holder}.{q}", f"{holder}.{k}", f"{holder}.{v}") for q, k, v in _INPUTS if f"{holder}.{q}" in modules),
                       None)
         names = [pattern.format(holder, holder.rpartition(".")[0]) for pattern in _OUTPUTS]
         out = next((name for name in names if name in modules), None)
-        layers = [modules.get(name) for name in (*(inputs or ()), out or "")]
-        if inputs and out and all(isinstance(layer, torch.nn.Linear) for layer in layers):
-            width = layers[3].in_features
-            if all(layer.out_features == width for layer in layers[:3]) and width % head_size(base) == 0:
+        if inputs and out and all(isinstance(modules.get(name), torch.nn.Linear) for name in (*inputs, out)):
+            width = modules[out].in_features
+            if all(modules[name].out_features == width for name in inputs) and width % head_size(base) == 0:
                 blocks.append((inputs, out))
     if not blocks:
         raise TrimtuneError(f"prune_heads: {type(base).__name__} has no attention of four plain linear layers of one width.",
