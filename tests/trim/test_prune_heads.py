@@ -127,6 +127,7 @@ def encoders() -> list[Any]:
             AlbertForSequenceClassification(AlbertConfig(num_hidden_layers=3, embedding_size=16, **SMALL))]
 
 
+@pytest.mark.slow
 def test_other_encoders_are_cut_to_unlike_counts_and_read_back(tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
@@ -169,27 +170,10 @@ def test_attention_of_another_kind_is_refused() -> None:
             prune_heads.remove(model, prune_heads.attention_blocks(model), [torch.tensor([0, 2])] * 2)
 
 
+@pytest.mark.slow
 def test_a_prefix_needs_the_same_count_in_every_layer(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
     with pytest.raises(TrimtuneError, match="scope `model` was asked for a model with a prefix"):
         prune_heads.run(tmp_path, tuned("prefix"), {"scope": "model"}, Setting(helpdesk_rows, max_length=32))
-
-
-@pytest.mark.slow
-def test_the_recovery_fit_wins_back_what_pruning_lost(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
-    from trimtune.study import data
-
-    train = data.load(helpdesk_rows).train
-    inputs = task.encode(task.load_tokenizer(tuned("full")), train.texts, 32)
-
-    def loss(folder: Path) -> float:
-        with torch.inference_mode():
-            found: Any = task.load_model(folder)(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits
-        return float(task.loss(found, torch.tensor(train.labels)))
-
-    for epochs in (0, 3):
-        config = {"ratio": 0.75, "epochs": epochs, "rows": 32}
-        prune_heads.run(tmp_path / str(epochs), tuned("full"), config, Setting(helpdesk_rows, max_length=24))
-    assert loss(tmp_path / "3") < 0.8 * loss(tmp_path / "0")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,14 @@
 """prune_heads: removes the least important attention heads; the matrices really get smaller.
 
 Use it after prune_ffn, when latency or size must fall further and training rows are at hand for the recovery fit; not for a
-model that is hardly tuned (its importances say little), nor alone: attention is a third of a BERT block's weights.
+model that is hardly tuned (its importances say little). Alone it brings little: attention is a third of a BERT block's weights.
 
     I[i] = Σ_rows | Σ_t Σ_c h_i[t, c] · ∂L/∂h_i[t, c] |      h_i = softmax(Q_i K_iᵀ / √d) V_i of head i, [B, T, d]
     scope `layer`: keep the (1 − ratio) · H heads with the largest I[i] of each layer; then fit all weights again
     scope `model`: keep (1 − ratio) of all heads, by I[i] / ‖I of its layer‖₂, at least one in each layer; then the same
+
+`layer` is the default since it works with prefixes too: before recovery `model` loses less at ratios of 0.5 and more, after it no
+difference was found.
 
 Source: Michel et al. 2019 (arXiv 1905.10650), section 4.1; the criterion is that of Molchanov et al. 2017 (arXiv 1611.06440),
 section 2.2. Query, key and value [D, D] lose rows, the output projection [D, D] the same columns. No config of transformers can
