@@ -1,11 +1,17 @@
 """A base whose checkpoint lacks weights beside the head gets them once, so that every step finds the same."""
 
+import json
+
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trimtune.store import link_tree
+from trimtune.errors import TrimtuneError
+from trimtune.records import Study
+from trimtune.store import Store, link_tree
 from trimtune.study.model import locate
 from trimtune.tasks import text_classification as task
+from trimtune.tasks._base import base_of
 
 
 def test_a_missing_pooler_is_drawn_once_and_the_head_is_left_to_the_fits(tmp_path):
@@ -33,3 +39,15 @@ def test_a_whole_checkpoint_stays_the_file_it_was(tmp_path):
     before = (tmp_path / "model.safetensors").stat().st_ino
     assert task.complete(tmp_path) == []
     assert (tmp_path / "model.safetensors").stat().st_ino == before
+
+
+def test_a_model_that_a_trim_cut_is_refused(tmp_path):
+    folder = tmp_path / "cut"
+    link_tree(locate("minilm"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps({**config, "trimtune_shapes": True}))
+    study = Study(name="again", model=str(folder), data={"train": "helpdesk"}, task="text_classification", tune=(), trim=(),
+                  engine=())
+    with pytest.raises(TrimtuneError, match="is what a trim left"):
+        base_of(study, ["a", "b"], Store(tmp_path / "store"))

@@ -15,6 +15,7 @@ from trimtune.ship.build import gate_of
 from trimtune.ship.manifest import ADAPTER, CARD, listing
 from trimtune.ship.source import Source
 from trimtune.study.turns import TEXT
+from trimtune.tasks import _shapes
 from trimtune.tasks._inputs import READING
 
 
@@ -41,7 +42,7 @@ def merged(source: Source, folder: Path, watch: Watch) -> dict[str, Any]:
     """Write a candidate's model before its engine: weights with the adapter folded in, tokenizer and a card.
 
     Raises:
-        TrimtuneError: its method learns virtual tokens.
+        TrimtuneError: its method learns virtual tokens, or its trims left shapes that plain transformers can't read.
         ParityFailed: plain transformers answers otherwise.
     """
     kept = source.tuned.folder / ADAPTER
@@ -49,6 +50,12 @@ def merged(source: Source, folder: Path, watch: Watch) -> dict[str, Any]:
         raise TrimtuneError(f"--format merged: {source.row.candidate.method.label} learns virtual tokens, which stand beside the "
                             "weights: no weights can hold them.", "Allowed: methods that change weights, such as full or lora.",
                             "Take --format peft or bundle, or another candidate with --candidate.")
+    if _shapes.is_marked(source.trimmed.folder):
+        raise TrimtuneError(f"--format merged: {source.row.candidate.trims_label} leaves linear layers in shapes that no config "
+                            "of transformers can say, so plain transformers can't read them.",
+                            "Allowed: candidates whose trims keep the architecture as its config describes it.",
+                            "Take --format bundle, or one that an engine writes (onnx, openvino), or another candidate "
+                            "with --candidate.")
     folder.mkdir()
     with Worker() as worker:
         worker.call(_write_merged, folder, source.trimmed.folder, source.result.study.task)

@@ -10,20 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from trimtune import parts
+from trimtune.errors import TrimtuneError
 from trimtune.records import Artifact, Study
 from trimtune.store import Store, sha256
 from trimtune.study.model import WEIGHTS, locate
+from trimtune.tasks import _shapes
 from trimtune.tasks._inputs import READING
 
 _SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".jinja"}
-
 _OF_A_FIT = {READING, "metrics.json"}
 """what an earlier fit of ours said about itself in this folder"""
 
 
 def base_of(study: Study, labels: Sequence[str], store: Store) -> Artifact:
-    """The base artifact: a model folder without an adapter. Its key holds the hashes of its files, not where they lay."""
+    """The base artifact: a model folder without an adapter. Its key holds the hashes of its files, not where they lay.
+
+    Raises:
+        TrimtuneError: no such model, or one that a trim cut already.
+    """
     source = locate(study.model)
+    if _shapes.is_marked(source):
+        raise TrimtuneError(f"model: {source} is what a trim left: its linear layers have other shapes than its config says.",
+                            "Allowed: a model that plain transformers reads.",
+                            "Give the model that it was cut from, and name its trims in the study's `trim`.")
     config = {"files": {path.name: sha256(path) for path in _files(source)}, "labels": list(labels)}
     arguments = {"source": source, "task": study.task, "labels": list(labels), "name": study.model}
     code = parts.source_hash("task", study.task)

@@ -16,7 +16,6 @@ layers and models whose block has no hidden size of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import text_classification
+from trimtune.trim import _importance
 from trimtune.trim._model_folder import base_of, write
-from trimtune.tune.recovery import Setting, recover
+from trimtune.tune.recovery import Setting
 
 if TYPE_CHECKING:
     import torch
@@ -64,17 +64,14 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     """
     wanted = Config.model_validate(config)
     module = text_classification.load_model(source, attention="eager")
-    before, blocks = _size(module), feed_forward_blocks(base_of(module))
-    scores = importances(module, blocks, source, wanted.rows, setting)
+    before, blocks = _importance.size(module), feed_forward_blocks(base_of(module))
+    scores = _importance.importances(module, [down for _, down in blocks], source, wanted.rows, setting)
     width, kept_share = remove(base_of(module), blocks, scores, wanted.ratio)
-    recovery = {}
-    if wanted.epochs:
-        teacher = text_classification.load_model(source) if wanted.teacher else None
-        recovery = recover(module, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
-                           share=wanted.teacher)
+    recovery = _importance.recovered(module, source, folder, setting, learning_rate=wanted.learning_rate, epochs=wanted.epochs,
+                                     share=wanted.teacher)
     write(module, source, folder)
     return {"width_before": len(scores[0]), "width": width, "blocks": len(blocks), "parameters_before": before,
-            "parameters": _size(module), "importance_kept": round(kept_share, 4), "recovery": recovery}
+            "parameters": _importance.size(module), "importance_kept": round(kept_share, 4), "recovery": recovery}
 
 
 def feed_forward_blocks(base: Any) -> list[Block]:
@@ -99,68 +96,16 @@ def feed_forward_blocks(base: Any) -> list[Block]:
     return list(zip(ups, downs, strict=True))
 
 
-def importances(module: torch.nn.Module, blocks: Sequence[Block], source: Path, rows: int,
-                setting: Setting) -> list[torch.Tensor]:
-    """I[j] of every block, float32 [I] each, summed over at most `rows` training rows."""
-    import torch
-
-    base, tokenizer = base_of(module), text_classification.load_tokenizer(source)
-    texts, labels = _drawn(setting.rows, rows, setting.seed)
-    scores = [torch.zeros(base.get_submodule(down).in_features) for _, down in blocks]
-    seen: list[tuple[int, torch.Tensor]] = []
-
-    def keep(block: int, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden_BTI = inputs[0] if inputs[0].requires_grad else inputs[0].detach().requires_grad_(True)
-        hidden_BTI.retain_grad()
-        seen.append((block, hidden_BTI))
-        return (hidden_BTI, *inputs[1:])
-
-    hooks = [base.get_submodule(down).register_forward_pre_hook(partial(keep, block)) for block, (_, down) in enumerate(blocks)]
-    try:
-        for at in range(0, len(texts), setting.batch_size):
-            seen.clear()
-            inputs = text_classification.encode(tokenizer, texts[at:at + setting.batch_size], setting.max_length)
-            logits_BC = module(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits
-            batch_labels = torch.tensor(labels[at:at + setting.batch_size])
-            (text_classification.loss(logits_BC, batch_labels) * len(batch_labels)).backward()
-            for block, hidden_BTI in seen:  # a block that layers share is seen once per layer
-                assert hidden_BTI.grad is not None
-                scores[block] += (hidden_BTI.detach() * hidden_BTI.grad).sum(dim=1).abs().sum(dim=0)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return scores
-
-
 def remove(base: Any, blocks: Sequence[Block], scores: Sequence[torch.Tensor], ratio: float) -> tuple[int, float]:
     """Cut every block to its most important neurons, in place; returns the new width and the share of importance kept."""
-    import torch
-
     before = len(scores[0])
     width = min(before, max(_MULTIPLE, round(before * (1 - ratio) / _MULTIPLE) * _MULTIPLE))
-    kept_total = 0.0
-    for (up, down), score_I in zip(blocks, scores, strict=True):
-        kept = score_I.topk(width).indices.sort().values
-        kept_total += float(score_I[kept].sum() / score_I.sum().clamp_min(1e-30))
-        first, second = base.get_submodule(up), base.get_submodule(down)
-        first.weight = torch.nn.Parameter(first.weight.detach()[kept].clone(), requires_grad=False)
-        if first.bias is not None:
-            first.bias = torch.nn.Parameter(first.bias.detach()[kept].clone(), requires_grad=False)
-        second.weight = torch.nn.Parameter(second.weight.detach()[:, kept].clone(), requires_grad=False)
-        first.out_features = second.in_features = width
+    kept = [score_I.topk(width).indices.sort().values for score_I in scores]
+    for (up, down), neurons in zip(blocks, kept, strict=True):
+        _importance.keep_outputs(base.get_submodule(up), neurons)
+        _importance.keep_inputs(base.get_submodule(down), neurons)
     setattr(base.config, _width_name(base.config), width)
-    return width, kept_total / len(blocks)
-
-
-def _drawn(rows_folder: Path, count: int, seed: int) -> tuple[list[str], list[int]]:
-    """`count` training rows, or all, in seeded order."""
-    import random
-
-    from trimtune.study import data
-
-    train = data.load(rows_folder).train
-    order = random.Random(seed).sample(range(len(train.texts)), min(count, len(train.texts)))
-    return [train.texts[row] for row in order], [train.labels[row] for row in order]
+    return width, _importance.share_kept(scores, kept)
 
 
 def _width_name(config: Any) -> str:
@@ -172,7 +117,3 @@ def _layer(name: str) -> str:
     names = name.split(".")
     last = max((index for index, word in enumerate(names) if word.isdigit()), default=-1)
     return ".".join(names[:last + 1])
-
-
-def _size(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,114 @@
+"""What trims share that remove the least important inputs of linear layers: importances, cutting, the recovery fit.
+
+    I[j] = Σ_rows | Σ_t Σ_c h[t, c] · ∂L/∂h[t, c] |      h [B, T, K]: what enters a layer; c: the channels of unit j
+
+To first order that is what the rows' losses would change by if unit j gave nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtune.tasks import text_classification
+from trimtune.trim._model_folder import base_of
+from trimtune.tune.recovery import Setting, recover
+
+if TYPE_CHECKING:
+    import torch
+
+
+def importances(module: torch.nn.Module, layers: Sequence[str], source: Path, rows: int, setting: Setting, *,
+                channels: int = 1) -> list[torch.Tensor]:
+    """I[j] of what enters each of these layers, float32 [K / channels] each, summed over at most `rows` training rows.
+
+    Args:
+        layers: names of linear layers in the base model.
+        source: the folder whose tokenizer reads the rows.
+        channels: neighboring inputs that are one unit.
+    """
+    import torch
+
+    base, tokenizer = base_of(module), text_classification.load_tokenizer(source)
+    texts, labels = drawn(setting.rows, rows, setting.seed)
+    scores = [torch.zeros(base.get_submodule(layer).in_features // channels) for layer in layers]
+    seen: list[tuple[int, torch.Tensor]] = []
+
+    def keep(layer: int, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden_BTK = inputs[0] if inputs[0].requires_grad else inputs[0].detach().requires_grad_(True)
+        hidden_BTK.retain_grad()
+        seen.append((layer, hidden_BTK))
+        return (hidden_BTK, *inputs[1:])
+
+    hooks = [base.get_submodule(name).register_forward_pre_hook(partial(keep, layer)) for layer, name in enumerate(layers)]
+    try:
+        for at in range(0, len(texts), setting.batch_size):
+            seen.clear()
+            inputs = text_classification.encode(tokenizer, texts[at:at + setting.batch_size], setting.max_length)
+            logits_BC = module(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits
+            batch_labels = torch.tensor(labels[at:at + setting.batch_size])
+            (text_classification.loss(logits_BC, batch_labels) * len(batch_labels)).backward()
+            for layer, hidden_BTK in seen:  # a layer that is run many times is seen each time
+                assert hidden_BTK.grad is not None
+                effect_BK = (hidden_BTK.detach() * hidden_BTK.grad).sum(dim=1)
+                scores[layer] += effect_BK.unflatten(-1, (-1, channels)).sum(dim=-1).abs().sum(dim=0)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return scores
+
+
+def drawn(rows_folder: Path, count: int, seed: int) -> tuple[list[str], list[int]]:
+    """`count` training rows, or all, in seeded order."""
+    import random
+
+    from trimtune.study import data
+
+    train = data.load(rows_folder).train
+    order = random.Random(seed).sample(range(len(train.texts)), min(count, len(train.texts)))
+    return [train.texts[row] for row in order], [train.labels[row] for row in order]
+
+
+def keep_outputs(linear: Any, kept: torch.Tensor) -> None:
+    """Cut a linear layer [N, K] to these of its outputs, in place."""
+    import torch
+
+    linear.weight = torch.nn.Parameter(linear.weight.detach()[kept].clone(), requires_grad=False)
+    if linear.bias is not None:
+        linear.bias = torch.nn.Parameter(linear.bias.detach()[kept].clone(), requires_grad=False)
+    linear.out_features = len(kept)
+
+
+def keep_inputs(linear: Any, kept: torch.Tensor) -> None:
+    """Cut a linear layer [N, K] to these of its inputs, in place."""
+    import torch
+
+    linear.weight = torch.nn.Parameter(linear.weight.detach()[:, kept].clone(), requires_grad=False)
+    linear.in_features = len(kept)
+
+
+def share_kept(scores: Sequence[torch.Tensor], kept: Sequence[torch.Tensor]) -> float:
+    """The share of each layer's summed importance that stays, its mean over the layers."""
+    shares = [float(score[units].sum() / score.sum().clamp_min(1e-30)) for score, units in zip(scores, kept, strict=True)]
+    return sum(shares) / len(shares)
+
+
+def recovered(module: torch.nn.Module, source: Path, folder: Path, setting: Setting, *, learning_rate: float, epochs: int,
+              share: float) -> dict[str, Any]:
+    """Fit all weights of a cut module again, in place; the fit's facts, none for 0 epochs.
+
+    Args:
+        source: the model that it was cut from, which gives `share` of the loss as a teacher.
+        folder: the one that the trim is being made in.
+    """
+    if not epochs:
+        return {}
+    teacher = text_classification.load_model(source) if share else None
+    return recover(module, source, setting, learning_rate, epochs, folder=folder, teacher=teacher, share=share)
+
+
+def size(module: torch.nn.Module) -> int:
+    """How many parameters a model has."""
+    return sum(parameter.numel() for parameter in module.parameters())
