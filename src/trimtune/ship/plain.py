@@ -15,6 +15,7 @@ from trimtune.ship.build import gate_of
 from trimtune.ship.manifest import ADAPTER, CARD, listing
 from trimtune.ship.source import Source
 from trimtune.study.turns import TEXT
+from trimtune.tasks import _shapes
 from trimtune.tasks._inputs import READING
 
 
@@ -41,7 +42,7 @@ def merged(source: Source, folder: Path, watch: Watch) -> dict[str, Any]:
     """Write a candidate's model before its engine: weights with the adapter folded in, tokenizer and a card.
 
     Raises:
-        TrimtuneError: its method learns virtual tokens.
+        TrimtuneError: its method learns virtual tokens, or a trim left layers that only trimtune builds.
         ParityFailed: plain transformers answers otherwise.
     """
     kept = source.tuned.folder / ADAPTER
@@ -49,10 +50,14 @@ def merged(source: Source, folder: Path, watch: Watch) -> dict[str, Any]:
         raise TrimtuneError(f"--format merged: {source.row.candidate.method.label} learns virtual tokens, which stand beside the "
                             "weights: no weights can hold them.", "Allowed: methods that change weights, such as full or lora.",
                             "Take --format peft or bundle, or another candidate with --candidate.")
+    if _shapes.is_marked(source.trimmed.folder):
+        raise TrimtuneError(f"--format merged: {source.row.name} has linear layers of other shapes than its architecture's: "
+                            "plain transformers can't read them.", "Allowed: candidates whose trims keep the architecture's layers.",
+                            "Take --format bundle, or a candidate without that trim with --candidate.")
     folder.mkdir()
     with Worker() as worker:
         worker.call(_write_merged, folder, source.trimmed.folder, source.result.study.task)
-        worker.call(_write_tokenizer, folder, source.tuned.folder, source.result.study.task)
+        worker.call(_write_tokenizer, folder, source.trimmed.folder, source.result.study.task)
     return _described(source, folder, gate_of(source).merged(source, folder, watch), "merged")
 
 

@@ -7,6 +7,7 @@ shape that the file holds. Plain transformers can't read it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,11 @@ def mark(config: Any) -> None:
 
 def marked(config: Any) -> bool:
     return bool(getattr(config, _MARK, False))
+
+
+def is_marked(folder: Path) -> bool:
+    """`marked` of a model folder, without loading anything heavy."""
+    return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get(_MARK))
 
 
 def read(auto: Any, folder: Path, attention: str, dtype: torch.dtype) -> Any:
