@@ -14,7 +14,7 @@ import torch
 from trimtune.errors import TrimtuneError
 from trimtune.study import data
 from trimtune.tasks import text_classification as task
-from trimtune.trim import _wordpiece, prune_vocabulary
+from trimtune.trim import _pieces, prune_vocabulary
 from trimtune.trim._model_folder import base_of
 from trimtune.tune.recovery import Setting
 
@@ -143,8 +143,20 @@ def test_it_goes_before_other_trims(cut: Callable[..., Cut], helpdesk_rows: Path
 
 
 def test_characters_and_pieces_that_they_cannot_spell_are_needed() -> None:
-    vocabulary = {"[PAD]": 0, "a": 1, "##b": 2, "ab": 3, "##ab": 4, "##a": 5, "bb": 6, "##": 7, "##x": 8, "cat": 9}
-    assert _wordpiece.needed({piece: index for piece, index in vocabulary.items() if index}, "##") == {1, 2, 5, 6, 7, 8, 9}
+    vocabulary = {"[PAD]": 0, "a": 1, "##b": 2, "ab": 3, "##ab": 4, "##a": 5, "bb": 6, "##": 7, "##x": 8, "cat": 9, "[": 10,
+                  "##P": 11, "##A": 12, "##D": 13, "##]": 14, "#": 15, "###": 16}
+    pieces = {"type": "WordPiece", "vocab": vocabulary, "continuing_subword_prefix": "##"}
+    assert set(vocabulary.values()) - _pieces.closed(pieces, set()) == {0, 3, 4, 7}
+    assert _pieces.closed(pieces, {3}) - _pieces.closed(pieces, set()) == {3}
+
+
+def test_every_merge_that_leads_to_a_kept_piece_stays() -> None:
+    vocabulary = {piece: index for index, piece in enumerate(["a", "b", "c", "d", "ab", "bc", "abc", "cd", "abcd", "dd"])}
+    for merges in (["a b", "b c", "ab c", "a bc", "c d", "ab cd", "d d"], [["a", "b"], ["b", "c"], ["ab", "c"], ["a", "bc"],
+                                                                         ["c", "d"], ["ab", "cd"], ["d", "d"]]):
+        pieces = {"type": "BPE", "vocab": vocabulary, "merges": merges}
+        kept = _pieces.closed(pieces, {vocabulary["abc"]})
+        assert {piece for piece, index in vocabulary.items() if index in kept} == {"a", "b", "c", "d", "ab", "bc", "abc"}
 
 
 def test_a_template_in_any_form_is_renumbered(tmp_path: Path) -> None:
@@ -155,7 +167,7 @@ def test_a_template_in_any_form_is_renumbered(tmp_path: Path) -> None:
                  {"type": "TemplateProcessing", "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [3]}}}]}}
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"5": {"content": "[SEP]"}}}))
-    _wordpiece.renumber(tmp_path, {3: 0, 5: 1, 9: 2})
+    _pieces.renumber(tmp_path, {3: 0, 5: 1, 9: 2})
     found = json.loads((tmp_path / "tokenizer.json").read_text())
     assert found["model"]["vocab"] == {"[CLS]": 0, "[SEP]": 1, "a": 2}
     assert [token["id"] for token in found["added_tokens"]] == [0, 1]
@@ -165,10 +177,61 @@ def test_a_template_in_any_form_is_renumbered(tmp_path: Path) -> None:
     assert list(json.loads((tmp_path / "tokenizer_config.json").read_text())["added_tokens_decoder"]) == ["1"]
 
 
-def test_other_kinds_of_tokenizers_are_refused() -> None:
+def _trained(kind: str, texts: list[str]) -> Any:
+    """A tokenizer of 400 pieces that learned from these texts, in the class that a model of its kind has."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import RobertaTokenizer, XLMRobertaTokenizer
+
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    if kind == "BPE":
+        made = Tokenizer(models.BPE())
+        made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        made.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, special_tokens=[*special, "<mask>"],
+                                                            initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+        model = json.loads(made.to_str())["model"]
+        return RobertaTokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
+    made = Tokenizer(models.Unigram())
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.train_from_iterator(texts, trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>"))
+    pieces = json.loads(made.to_str())["model"]["vocab"]
+    return XLMRobertaTokenizer(vocab=[*map(tuple, pieces), ("<mask>", 0.0)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "count"), [("BPE", 12), ("Unigram", 60)])
+def test_other_kinds_of_tokenizers_keep_their_rows_too(kind: str, count: int, helpdesk_rows: Path, tmp_path: Path) -> None:
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    whole = data.load(helpdesk_rows)
+    tokenizer = _trained(kind, [*whole.train.texts, *whole.validation.texts, *whole.test.texts])
+    tokenizer.save_pretrained(tmp_path / "source")
+    torch.manual_seed(0)
+    RobertaForSequenceClassification(RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        num_labels=12, max_position_embeddings=64, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+        initializer_range=0.3)).save_pretrained(tmp_path / "source")
+    few = data.Rows(data.Split(whole.train.texts[:count], whole.train.labels[:count]), whole.validation, whole.test, whole.facts)
+    (tmp_path / "rows").mkdir()
+    data.save(few, tmp_path / "rows")
+    facts = prune_vocabulary.run(tmp_path / "cut", tmp_path / "source", {"keep": 0}, Setting(tmp_path / "rows", max_length=40))
+    assert facts["tokens"] < 0.95 * facts["tokens_before"]
+    made = Cut(tmp_path / "source", tmp_path / "cut", facts, task.load_tokenizer(tmp_path / "source"),
+               task.load_tokenizer(tmp_path / "cut"))
+    same = kept_rows(made, [*whole.validation.texts, *whole.test.texts])
+    assert same
+    for text in same:
+        assert made.new.tokenize(text) == made.old.tokenize(text)
+    torch.testing.assert_close(logits(made.folder, same), logits(made.source, same), atol=1e-5, rtol=1e-5)
+    for text in whole.test.texts:
+        assert made.new.decode(made.new(text)["input_ids"], skip_special_tokens=True) == made.old.decode(
+            made.old(text)["input_ids"], skip_special_tokens=True)
+
+
+def test_kinds_that_cannot_be_cut_are_refused() -> None:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    for kind, model in (("BPE", models.BPE({"a": 0, "b": 1}, [])), ("Unigram", models.Unigram([("a", 0.0), ("b", -1.0)]))):
+    whole_words = models.BPE({"a": 0, "b": 1}, [], ignore_merges=True)
+    for kind, model in (("WordLevel", models.WordLevel({"a": 0}, "a")), ("BPE with ignore_merges", whole_words)):
         with pytest.raises(TrimtuneError, match=f"of the kind {kind}"):
-            _wordpiece.pieces(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model)))
+            _pieces.of(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model)))

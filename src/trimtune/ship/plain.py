@@ -52,7 +52,8 @@ def merged(source: Source, folder: Path, watch: Watch) -> dict[str, Any]:
                             "Take --format peft or bundle, or another candidate with --candidate.")
     if _shapes.is_marked(source.trimmed.folder):
         raise TrimtuneError(f"--format merged: {source.row.name} has linear layers of other shapes than its architecture's: "
-                            "plain transformers can't read them.", "Allowed: candidates whose trims keep the architecture's layers.",
+                            "plain transformers can't read them.",
+                            "Allowed: candidates whose trims keep the architecture's layers.",
                             "Take --format bundle, or a candidate without that trim with --candidate.")
     folder.mkdir()
     with Worker() as worker:

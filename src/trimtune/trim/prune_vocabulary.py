@@ -7,12 +7,13 @@ other words than those of its rows, nor for speed: looking up a row of a smaller
     E' = E[kept], [V', D];  ids are renumbered 0 … V' - 1 in the old order
 
 Source: Abdaoui et al. 2020 (arXiv 2010.05609), section 1: only the pieces that a corpus uses, there of a multilingual model.
-A tokenizer lists frequent words first (MiniLM's: the, of, and, in), which is what `keep` relies on. WordPiece takes the longest
-piece that fits, so a word whose pieces are all kept is cut as before, and a row of such words has the same logits. Any other
-word falls back to shorter pieces, down to single characters; none becomes [UNK] that was not. Answers to such rows may change,
-since the fit never saw these pieces there; the facts say how many rows of each split have one. No fit follows: the training
-rows change in nothing. ids are [B, T]; float32 in and out. Plain transformers reads the folder. LoRA is merged first; prefixes
-and prompts stay beside the weights. It refuses tokenizers of other kinds (BPE, Unigram).
+A tokenizer lists frequent words first (MiniLM's: the, of, and, in), which is what `keep` relies on. A word whose pieces are all
+kept is cut as before, by WordPiece, Unigram and BPE (for BPE whatever leads to a kept piece stays too): a row of such words has
+the same logits. Any other word falls back to shorter pieces, down to single characters; none becomes unknown that was not.
+Answers to such rows may change, since the fit never saw these pieces there; the facts say how many rows of each split have one.
+No fit follows: the training rows change in nothing, which is checked. ids are [B, T]; float32 in and out. Plain transformers
+reads the folder. LoRA is merged first; prefixes and prompts stay beside the weights. It refuses tokenizers that are no
+tokenizer.json, and BPE that looks up whole words before it merges, where a dropped word changes others.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtune.errors import StepFailed
 from trimtune.study import data
 from trimtune.tasks import text_classification
-from trimtune.trim import _wordpiece
+from trimtune.trim import _pieces
 from trimtune.trim._model_folder import base_of, write
 from trimtune.tune.recovery import Setting
 
@@ -58,26 +59,29 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
         nothing.
 
     Raises:
-        TrimtuneError: the tokenizer is no WordPiece.
+        TrimtuneError: the tokenizer is of a kind that can't be cut.
         StepFailed: what was written reads or answers a training row otherwise than before.
     """
     wanted = Config.model_validate(config)
     tokenizer, splits = text_classification.load_tokenizer(source), data.load(setting.rows)
-    vocabulary, prefix = _wordpiece.pieces(tokenizer)
+    pieces = _pieces.of(tokenizer)
     rows = {name: _ids(tokenizer, getattr(splits, name), setting.max_length) for name in _SPLITS}
     module = text_classification.load_model(source)
     base, before = base_of(module), _size(module)
     tokens_before = base.get_input_embeddings().num_embeddings
-    must = _wordpiece.needed(vocabulary, prefix).union(_special(tokenizer, base.config), *rows["train"])
-    number = {index: at for at, index in enumerate(sorted(must | set(_frequent(vocabulary, must, wanted.keep))))}
+    # whole rows, not cut at max_length: what follows in a word that is cut there decides how its beginning is read
+    used = tokenizer(splits.train.texts, truncation=False, verbose=False)["input_ids"]
+    must = _pieces.closed(pieces, _special(tokenizer, base.config).union(*used))
+    kept = _pieces.closed(pieces, must | set(_frequent(_pieces.numbers(pieces), must, wanted.keep)))
+    number = {index: at for at, index in enumerate(sorted(kept))}
     cut(base, number)
     write(module, source, folder)
-    _wordpiece.renumber(folder, number)
+    _pieces.renumber(folder, number)
     smaller = text_classification.load_tokenizer(folder)
     changes = {name: _changes(rows[name], _ids(smaller, getattr(splits, name), setting.max_length), number) for name in _SPLITS}
     if any(changes["train"]):
         raise StepFailed(f"prune_vocabulary: the smaller tokenizer reads {changes['train'][1]:.1%} of the training rows "
-                         "otherwise, though all their tokens are kept: this kind of WordPiece is not known")
+                         "otherwise, though all their tokens are kept: this tokenizer is of a kind that is not known")
     difference = _difference(source, folder, splits.train.texts[:_CHECKED_ROWS], setting.max_length)
     return {"tokens_before": tokens_before, "tokens": len(number), "parameters_before": before, "parameters": _size(module),
             "tokens_dropped": {name: found[0] for name, found in changes.items()},
