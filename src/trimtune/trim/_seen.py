@@ -1,4 +1,4 @@
-"""What the linear layers of a model see: mean and second moments of their inputs over rows, padding left out."""
+"""What the linear layers of a model see: second moments of their inputs over rows, padding left out."""
 
 from __future__ import annotations
 
@@ -19,30 +19,23 @@ if TYPE_CHECKING:
     from trimtune.tune.recovery import Setting
 
 _RIDGE = 1e-4
-"""of the inputs' mean variance: directions that the rows never took keep so much weight"""
+"""of the inputs' mean square: directions that the rows never took keep so much weight"""
 
 
 @dataclass
 class Seen:
-    """Sums over `count` inputs x [K] of one layer, float64."""
+    """The sum of x xᵀ over `count` inputs x [K] of one layer, float64 [K, K]."""
 
     count: int
-    sum_K: torch.Tensor
     product_KK: torch.Tensor
 
-    @property
-    def mean_K(self) -> torch.Tensor:
-        return self.sum_K / self.count
-
-    def root_KK(self, centered: bool = True) -> torch.Tensor:
-        """S, lower triangular: S Sᵀ = E[x xᵀ] + ε I, of x less its mean if `centered`."""
+    def root_KK(self) -> torch.Tensor:
+        """S, lower triangular: S Sᵀ = E[x xᵀ] + ε I."""
         import torch
 
-        spread_KK = self.product_KK / self.count
-        if centered:
-            spread_KK = spread_KK - torch.outer(self.mean_K, self.mean_K)
-        ridge = (_RIDGE * spread_KK.diagonal().mean()).clamp_min(1e-12)
-        root: torch.Tensor = torch.linalg.cholesky(spread_KK + ridge * torch.eye(len(spread_KK), dtype=spread_KK.dtype))
+        moment_KK = self.product_KK / self.count
+        ridge = (_RIDGE * moment_KK.diagonal().mean()).clamp_min(1e-12)
+        root: torch.Tensor = torch.linalg.cholesky(moment_KK + ridge * torch.eye(len(moment_KK), dtype=moment_KK.dtype))
         return root
 
 
@@ -58,10 +51,9 @@ def inputs_of(module: torch.nn.Module, layers: Mapping[str, torch.nn.Module], so
 
     def keep(name: str, _: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
         x_MK = inputs[0].detach().float().flatten(0, -2)
-        found = Seen(len(x_MK), x_MK.sum(0).double(), (x_MK.T @ x_MK).double())
-        before = seen.get(name)
-        seen[name] = found if before is None else Seen(before.count + found.count, before.sum_K + found.sum_K,
-                                                       before.product_KK + found.product_KK)
+        product_KK, before = (x_MK.T @ x_MK).double(), seen.get(name)
+        seen[name] = Seen(len(x_MK), product_KK) if before is None else Seen(before.count + len(x_MK),
+                                                                             before.product_KK + product_KK)
 
     hooks = [layer.register_forward_pre_hook(partial(keep, name)) for name, layer in layers.items()]
     try:

@@ -3,15 +3,15 @@
 Use it when size or the time of large matrix products counts and training rows are at hand for the recovery fit; not where
 latency of single short rows counts alone (one product becomes two), nor for a third of the parameters and less: measure both.
 
-    y = W x + b ≈ B (A x) + b',  A [r, K], B [N, r];  r (N + K) parameters instead of N K
-    μ = E[x],  S Sᵀ = E[(x - μ)(x - μ)ᵀ] + ε I (Cholesky),  U Σ Vᵀ = W S;  B A = U_r Σ_r V_rᵀ S⁻¹,  b' = b + (W - B A) μ
-    mean |y - y'|² = Σ_{i > r} σ_i²: the energy that a rank costs, over the rows that were seen
+    y = W x + b ≈ B (A x) + b,  A [r, K], B [N, r];  r (N + K) parameters instead of N K
+    S Sᵀ = E[x xᵀ] + ε I (Cholesky),  U Σ Vᵀ = W S;  A = Σ_r^½ V_rᵀ S⁻¹,  B = U_r Σ_r^½
+    mean |W x - B A x|² = Σ_{i > r} σ_i²: the energy that a rank costs, over the rows that were seen
 
-Source: Wang et al. 2024 (SVD-LLM, arXiv 2403.07378), section 3, truncation-aware data whitening; that the mean is taken out,
-and goes into the bias, is ours. `whiten: false` is the plain truncated SVD of W, S = I.
-x is [B, T, K]; float32 in and out, padding is not counted. Ranks are multiples of 8: by `ratio` those that keep most energy of
-all layers in so many parameters, by `energy` the lowest that keep this share in each layer. A layer that would save nothing
-stays as it is; head and embeddings always do. The config is marked: plain transformers can't read the folder, every engine here
+Source: Wang et al. 2024 (SVD-LLM, arXiv 2403.07378), section 3, truncation-aware data whitening. `whiten: false` is the plain
+truncated SVD of W, S = I: far worse before the recovery fit, so only for comparison.
+x is [B, T, K]; float32 in and out, padding is not counted. Ranks are multiples of 8: by `ratio` the same share of every layer,
+by `energy` the lowest that keep this share of the squared singular values in each. A layer that would save nothing stays
+as it is; head and embeddings always do. The config is marked: plain transformers can't read the folder, every engine here
 can. LoRA is merged first; prefixes and prompts stay beside the weights. Trims that cut neurons or heads come before it.
 It refuses models without plain linear layers (GPT-2), and settings under which no layer becomes smaller.
 """
@@ -40,12 +40,12 @@ NUMERICS: str | None = None
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ratio: float | None = Field(0.5, gt=0, lt=1, description="share of the linear layers' parameters to keep")
+    ratio: float | None = Field(0.5, gt=0, lt=1, description="share of each linear layer's parameters to keep")
     energy: float | None = Field(None, gt=0, lt=1, description="instead of ratio: share of each layer's squared singular values "
                                                                "to keep")
     whiten: bool = Field(True, description="keep what matters to the layers' inputs; false: plain SVD of the weights")
     rows: int = Field(512, ge=1, description="training rows that the inputs are seen on, drawn with the seed")
-    epochs: int = Field(3, ge=0, le=100, description="passes of the recovery fit over the training rows; 0 leaves it out")
+    epochs: int = Field(2, ge=0, le=100, description="passes of the recovery fit over the training rows; 0 leaves it out")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="of the recovery fit, which trains every weight")
     teacher: float = Field(0.5, ge=0, le=1, description="share of the recovery fit's loss that the parent's answers give")
 
@@ -115,8 +115,8 @@ def chosen(layers: dict[str, torch.nn.Linear], seen: dict[str, _seen.Seen], rati
         TrimtuneError: no layer would become smaller.
     """
     shapes = [(layer.out_features, layer.in_features) for layer in layers.values()]
-    values = [_thin.singular(layer.weight, _root(layer, seen.get(name))) for name, layer in layers.items()]
-    ranks = _thin.ranks_by_ratio(values, shapes, ratio) if ratio else _thin.ranks_by_energy(values, shapes, energy or 1)
+    values = [_thin.singular(layer.weight, seen[name].root_KK() if seen else None) for name, layer in layers.items()]
+    ranks = _thin.ranks_by_ratio(shapes, ratio) if ratio else _thin.ranks_by_energy(values, shapes, energy or 1)
     if not any(ranks):
         given = f"ratio {ratio}" if ratio else f"energy {energy}"
         raise TrimtuneError(f"low_rank: with {given} none of the {len(layers)} linear layers would become smaller.",
@@ -132,22 +132,16 @@ def thin(base: Any, ranks: dict[str, int], seen: dict[str, _seen.Seen]) -> None:
     import torch
 
     for name, rank in ranks.items():
-        layer, inputs = base.get_submodule(name).requires_grad_(False), seen.get(name)
-        first_RK, second_NR = _thin.factors(layer.weight, rank, _root(layer, inputs))
+        layer = base.get_submodule(name).requires_grad_(False)
+        first_RK, second_NR = _thin.factors(layer.weight, rank, seen[name].root_KK() if seen else None)
         narrow = torch.nn.Linear(layer.in_features, rank, bias=False).requires_grad_(False)
         wide = torch.nn.Linear(rank, layer.out_features, bias=layer.bias is not None).requires_grad_(False)
         narrow.weight.copy_(first_RK)
         wide.weight.copy_(second_NR)
         if layer.bias is not None:
-            lost_NK = layer.weight - second_NR @ first_RK
-            wide.bias.copy_(layer.bias + (lost_NK @ inputs.mean_K.float() if inputs else 0))
+            wide.bias.copy_(layer.bias)
         base.set_submodule(name, torch.nn.Sequential(narrow, wide))
     _shapes.mark(base.config)
-
-
-def _root(layer: torch.nn.Linear, inputs: _seen.Seen | None) -> torch.Tensor | None:
-    """S of a layer's inputs; their mean is taken out where a bias can give it back."""
-    return inputs.root_KK(centered=layer.bias is not None) if inputs else None
 
 
 def _is_pair(module: torch.nn.Module) -> bool:

@@ -11,6 +11,8 @@ A tokenizer lists frequent words first (MiniLM's: the, of, and, in), which is wh
 kept is cut as before, by WordPiece, Unigram and BPE (for BPE whatever leads to a kept piece stays too): a row of such words has
 the same logits. Any other word falls back to shorter pieces, down to single characters; none becomes unknown that was not.
 Answers to such rows may change, since the fit never saw these pieces there; the facts say how many rows of each split have one.
+Of a MiniLM tuned on helpdesk, 30,522 tokens became 8,520 and 90.9 MB 57.1; 169 of 480 test rows had a dropped token, 22 of their
+answers changed, and the accuracy fell from 85.6% to 84.4%, with no row changed among the others.
 No fit follows: the training rows change in nothing, which is checked. ids are [B, T]; float32 in and out. Plain transformers
 reads the folder. LoRA is merged first; prefixes and prompts stay beside the weights. It refuses tokenizers that are no
 tokenizer.json, and BPE that looks up whole words before it merges, where a dropped word changes others.
