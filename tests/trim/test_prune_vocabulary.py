@@ -33,7 +33,7 @@ def cut(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path_factory: pyt
     """A tuned model of a kind without the tokens that 96 rows never use; `keep` of the others stay."""
     made: dict[tuple[str, int], Cut] = {}
 
-    def make(kind: str = "full", keep: int = 0) -> Cut:
+    def make(kind: str = "full", keep: int = 2000) -> Cut:
         if (kind, keep) not in made:
             folder, source = tmp_path_factory.mktemp("cut"), tuned(kind)
             facts = prune_vocabulary.run(folder, source, {"keep": keep}, Setting(helpdesk_rows, max_length=32))
@@ -58,7 +58,7 @@ def kept_rows(made: Cut, texts: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["full", "lora", "prefix", "prompt"])
+@pytest.mark.parametrize("kind", ["full", "lora", "prompt"])
 def test_rows_of_kept_words_have_the_same_tokens_and_the_same_logits(kind: str, cut: Callable[..., Cut],
                                                                      helpdesk_rows: Path) -> None:
     made, rows = cut(kind), data.load(helpdesk_rows)
@@ -103,7 +103,7 @@ def test_any_word_still_falls_back_to_pieces(cut: Callable[..., Cut]) -> None:
 
 @pytest.mark.slow
 def test_keep_adds_the_first_of_the_tokenizers_order(cut: Callable[..., Cut]) -> None:
-    none, some = cut("full", 0), cut("full", 100)
+    none, some = cut(), cut("full", 2100)
     assert some.facts["tokens"] == none.facts["tokens"] + 100
     order = sorted(none.old.get_vocab(), key=none.old.get_vocab().get)
     added = [piece for piece in order if piece in set(some.new.get_vocab()) - set(none.new.get_vocab())]
