@@ -59,7 +59,7 @@ def merged(source: Source, folder: Path, watch: Watch) -> dict[str, Any]:
     folder.mkdir()
     with Worker() as worker:
         worker.call(_write_merged, folder, source.trimmed.folder, source.result.study.task)
-        worker.call(_write_tokenizer, folder, source.tuned.folder, source.result.study.task)
+        worker.call(_write_tokenizer, folder, source.trimmed.folder, source.result.study.task)
     return _described(source, folder, gate_of(source).merged(source, folder, watch), "merged")
 
 
