@@ -20,7 +20,7 @@ from trimtune.tasks import text_classification as task
 
 ENGINES = [name for name in parts.names("engine") if "text_classification" in parts.load("engine", name).TASKS]
 pytestmark = pytest.mark.slow
-SHIPPABLE = {".safetensors", ".onnx", ".xml", ".bin", ".json", ".txt", ".model", ".jinja"}
+SHIPPABLE = {".safetensors", ".onnx", ".xml", ".bin", ".json", ".txt", ".model", ".jinja", ".plan", ".cache"}
 INT8_SHARE = 0.3
 """of the logits' spread: what int8 may move a logit by on average"""
 

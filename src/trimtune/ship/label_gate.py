@@ -33,13 +33,20 @@ def before(source: Source, folder: Path, watch: Watch) -> tuple[list[parity.Hop]
                                  folder / ADAPTER, labels=len(source.result.data.labels), **shared)
             hops.append(parity.told(parity.compare("tuned → plain peft", unmerged, plain, *_STRICT), watch))
         model = parity.asked("model → engine", worker, parity.model_logits, source.trimmed.folder, merge=True, **shared)
-    allowed_difference, allowed_agreement = parity.tolerance(candidate.engine.name, source.numerics, source.precision)
-    note = "" if allowed_difference is not None else f"{source.numerics} changes answers on purpose: recorded, not judged"
     with Worker() as worker:
         logits_NC = parity.asked("model → engine", worker, parity.engine_logits, source.runnable.folder, candidate.engine.name,
                                  **shared)
-    hop = parity.compare("model → engine", model, logits_NC, allowed_difference, allowed_agreement, note)
+    hop = engine_hop(candidate.engine.name, source.numerics, source.precision, model, logits_NC)
     return [*hops, parity.told(hop, watch)], logits_NC
+
+
+def engine_hop(engine: str, numerics: str, precision: str, model_NC: Any, engine_NC: Any) -> parity.Hop:
+    """`model → engine` of the logits [N, C] of both, by what the engine promises for what it runs."""
+    allowed_difference, allowed_agreement = parity.tolerance(engine, numerics, precision)
+    note = f"run by {engine}"
+    if allowed_difference is None:
+        note += f"; {numerics} changes answers on purpose: recorded, not judged"
+    return parity.compare("model → engine", model_NC, engine_NC, allowed_difference, allowed_agreement, note)
 
 
 def after(source: Source, folder: Path, logits_NC: Any, watch: Watch) -> parity.Hop:

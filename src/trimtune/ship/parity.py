@@ -63,7 +63,7 @@ class Hop(Record):
         limit = "not judged" if self.allowed_difference is None else f"allowed {self.allowed_difference:.1g}"
         return (f"{self.name}: max |Δ{self.unit}| {self.max_difference:.2g} ({limit}), same label on {self.agreement:.2%} "
                 f"of {self.rows} rows, on {self.clear_agreement:.2%} of the {self.clear_rows} clear ones (at least "
-                f"{self.allowed_agreement:.0%})")
+                f"{self.allowed_agreement:.0%})" + (f"; {self.note}" if self.note else ""))
 
 
 class Judged(Protocol):
