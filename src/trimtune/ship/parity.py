@@ -3,6 +3,7 @@
     tuned → merged        max |Δlogit| ≤ 1e-3                      the adapter folded into the weights changes nothing
     tuned → plain peft    max |Δlogit| ≤ 1e-3                      the adapter folder on the base model, without trimtune
     model → engine        max |Δlogit| ≤ the engine's tolerance, and the same label on ≥ 99% of the clear rows
+    the same, padded      the same of 32 rows far apart in length, other rows' tokens behind the mask
     measured → bundle     max |Δprobability| ≤ 1e-4, and the labels that were measured, from the bundle's final files
                           (all of them in float32, ≥ 99% where the engine's numerics round: bf16, int8)
 
