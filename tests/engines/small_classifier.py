@@ -31,5 +31,6 @@ def small_classifier(folder: Path, prefix: bool = False) -> Path:
     tokenizer.save_pretrained(folder)
     if prefix:
         wrapped = get_peft_model(task.load_base(folder), PrefixTuningConfig(task_type=task.PEFT_TASK, num_virtual_tokens=20))
+        wrapped.peft_config["default"].base_model_name_or_path = "small"  # and not the folder that it was read from
         wrapped.save_pretrained(str(folder / task.ADAPTER))
     return folder
