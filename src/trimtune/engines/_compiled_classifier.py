@@ -65,7 +65,8 @@ def export(folder: Path, source: Path, precision: str, max_length: int, toleranc
     model: Any = text_classification.load_model(source)
     runs = {name: runner(copy.deepcopy(model).to(dtype(name))) for name in _FORMATS[precision]}
     differences, left_out = _graph.passing(runs, model, max_length, tolerance, "torch_compiled")
-    chosen, milliseconds = next(iter(differences)), {}
+    chosen = next(iter(differences))
+    milliseconds: dict[str, list[float]] = {}
     if len(differences) > 1:
         chosen, milliseconds = _graph.fastest({name: runs[name] for name in differences}, model.config.vocab_size, max_length)
     write(model, source, folder, dtype(chosen))

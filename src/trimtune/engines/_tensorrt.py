@@ -118,7 +118,7 @@ def _log() -> Any:
     """A logger that prints nothing and keeps the errors, to be told in the failure that follows."""
     import tensorrt
 
-    class Log(tensorrt.ILogger):  # type: ignore[misc]
+    class Log(tensorrt.ILogger):
         def __init__(self) -> None:
             tensorrt.ILogger.__init__(self)
             self.errors: list[str] = []

@@ -94,7 +94,8 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
         plans[precision], timings = _tensorrt.build(graph, shapes, wanted.workspace_mb * 10**6, timings)
     runs = {precision: _tensorrt.runner(plan, shapes) for precision, plan in plans.items()}
     differences, left_out = _graph.passing(runs, model, max_length, TOLERANCE, "tensorrt_plan")
-    chosen, milliseconds = next(iter(differences)), {}
+    chosen = next(iter(differences))
+    milliseconds: dict[str, list[float]] = {}
     if len(differences) > 1:
         chosen, milliseconds = _graph.fastest({name: runs[name] for name in differences}, model.config.vocab_size, max_length)
     (folder / _PLAN).write_bytes(plans[chosen])
