@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.engines.small_classifier import small_classifier
-from tests.ship.conftest import folder_of, result_of
 
 from trimtune.engines import torch_eager
 from trimtune.ship import label_gate, padding, parity
+from trimtune.study import data
 from trimtune.tasks import text_classification as task
 
 TASK = "text_classification"
@@ -35,16 +35,12 @@ def test_masked_places_hold_other_rows_tokens_and_no_row_changes(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_int8_that_ignores_its_mask_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trimtune.study import data
-
-    result = result_of(finished)
-    row = next(row for row in result.rows if row.packed == "packed")
-    runnable, trimmed = (folder_of(finished, key) for key in (row.artifact, row.trimmed))
-    rows = data.load(next(path for path in (finished.parent / ".store").glob("rows-helpdesk-*")))
-    texts = parity.evenly(rows.validation.texts, padding.ROWS)
-    model = padding.model(trimmed, TASK, texts, 48)
-    whole = label_gate.engine_hop("torch_eager", "int8", "int8", model, padding.engine(runnable, "torch_eager", TASK, texts, 48))
+def test_int8_that_ignores_its_mask_is_refused(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_eager.export(tmp_path, tuned("full"), {}, "int8", [], 64)
+    texts = parity.evenly(data.load(helpdesk_rows).validation.texts, padding.ROWS)
+    model = padding.model(tuned("full"), TASK, texts, 64)
+    whole = label_gate.engine_hop("torch_eager", "int8", "int8", model, padding.engine(tmp_path, "torch_eager", TASK, texts, 64))
     assert whole.passed, whole
     load: Callable[..., Any] = torch_eager.load
 
@@ -53,6 +49,6 @@ def test_int8_that_ignores_its_mask_is_refused(finished: Path, monkeypatch: pyte
         return lambda inputs: run({**inputs, "attention_mask": np.ones_like(inputs["attention_mask"])})
 
     monkeypatch.setattr(torch_eager, "load", unmasked)
-    broken = label_gate.engine_hop("torch_eager", "int8", "int8", model, padding.engine(runnable, "torch_eager", TASK, texts, 48))
+    broken = label_gate.engine_hop("torch_eager", "int8", "int8", model, padding.engine(tmp_path, "torch_eager", TASK, texts, 64))
     assert not broken.passed, broken
     assert "torch_eager" in str(broken)
