@@ -13,14 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.conftest import KINDS, LABELS
+from tests.engines.small_classifier import small_classifier
 
 from trimtune import parts
 from trimtune.study import data
 from trimtune.tasks import text_classification as task
 
 ENGINES = [name for name in parts.names("engine") if "text_classification" in parts.load("engine", name).TASKS]
+SMALL = "small"
+"""a prefix on a model of one layer: what engines that only a study names are tested on, since their exports take long"""
+RUNS = [(name, kind) for name in ENGINES
+        for kind in ((SMALL,) if getattr(parts.load("engine", name), "ONLY_IF_NAMED", False) else KINDS)]
 pytestmark = pytest.mark.slow
-SHIPPABLE = {".safetensors", ".onnx", ".xml", ".bin", ".json", ".txt", ".model", ".jinja"}
+SHIPPABLE = {".safetensors", ".onnx", ".xml", ".bin", ".json", ".txt", ".model", ".jinja", ".plan", ".cache"}
 FAR = {"int8": (0.3, 0.95), "int4": (0.6, 0.8)}
 """of the logits' spread what these may move a logit by on average, and the least correlation with what it was"""
 
@@ -30,6 +35,13 @@ class Runnable:
     folder: Path
     facts: dict[str, Any]
     run: Callable[[dict[str, np.ndarray]], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def tuned(tuned: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folders of all tests, and the small one."""
+    small = cache(lambda: small_classifier(tmp_path_factory.mktemp(SMALL), prefix=True))
+    return lambda kind: small() if kind == SMALL else tuned(kind)
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +83,16 @@ def tolerance(engine: str, facts: dict[str, Any]) -> float:
     return float(promised.get(facts["precision"], promised["plain"]))
 
 
+def usual(engine: str, kind: str) -> str:
+    """The kind that a test of one kind takes."""
+    return kind if (engine, kind) in RUNS else SMALL
+
+
 def texts_of(folder: Path, rows: Path, count: int = 48) -> dict[str, np.ndarray]:
     return task.encode(task.load_tokenizer(folder), data.load(rows).test.texts[:count], 64)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "kind"), RUNS)
 def test_plain_answers_as_pytorch(engine: str, kind: str, runnable: Any, expected: Any, tuned: Any, helpdesk_rows: Path) -> None:
     ready = runnable(engine, kind, "plain")
     inputs = texts_of(tuned(kind), helpdesk_rows)
@@ -106,16 +122,16 @@ def test_fewer_bits_stay_near_and_really_shrink(engine: str, numerics: str, runn
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_batch_and_length_are_free(engine: str, runnable: Any, expected: Any) -> None:
-    ready, draw = runnable(engine, "prefix", "plain"), np.random.default_rng(0)
+    kind, draw = usual(engine, "prefix"), np.random.default_rng(0)
+    ready = runnable(engine, kind, "plain")
     for batch, tokens in ((1, 3), (64, 3), (2, 128), (7, 33), (1, 3)):
         inputs = {"input_ids": draw.integers(1000, 20000, (batch, tokens)), "attention_mask": np.ones((batch, tokens), np.int64)}
         got = ready.run(inputs)
         assert got.shape == (batch, len(LABELS))
-        assert np.abs(got - expected("prefix", inputs)).max() <= tolerance(engine, ready.facts), (batch, tokens)
+        assert np.abs(got - expected(kind, inputs)).max() <= tolerance(engine, ready.facts), (batch, tokens)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "kind"), RUNS)
 def test_padding_changes_no_answer(engine: str, kind: str, runnable: Any) -> None:
     ready, draw = runnable(engine, kind, "plain"), np.random.default_rng(1)
     ids, ones = draw.integers(1000, 20000, (3, 9)), np.ones((3, 9), np.int64)
@@ -128,7 +144,7 @@ def test_padding_changes_no_answer(engine: str, kind: str, runnable: Any) -> Non
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_everything_that_ships_lies_in_the_folder(engine: str, runnable: Any, tuned: Any, helpdesk_rows: Path) -> None:
-    ready, source = runnable(engine, "lora", "plain"), tuned("lora")
+    ready, source = runnable(engine, usual(engine, "lora"), "plain"), tuned(usual(engine, "lora"))
     files = [path for path in ready.folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= SHIPPABLE
     for path in files:
@@ -140,7 +156,7 @@ def test_everything_that_ships_lies_in_the_folder(engine: str, runnable: Any, tu
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_facts_say_what_runs(engine: str, runnable: Any) -> None:
-    facts = runnable(engine, "lora", "plain").facts
+    facts = runnable(engine, usual(engine, "lora"), "plain").facts
     assert facts["packed"] == "plain"
     assert facts["precision"] in {"fp32", "bf16", "fp16"}
     assert json.loads(json.dumps(facts)) == facts

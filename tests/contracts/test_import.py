@@ -9,7 +9,7 @@ import sys
 from tests.conftest import ROOT
 
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "optuna", "onnx", "onnxruntime", "openvino", "nncf", "altair",
-         "vl_convert", "sklearn", "scipy", "pandas", "pyarrow", "ray"}
+         "vl_convert", "sklearn", "scipy", "pandas", "pyarrow", "ray", "tensorrt"}
 
 
 def loaded_by(code: str) -> set[str]:

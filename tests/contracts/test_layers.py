@@ -15,7 +15,7 @@ ORDER = ["errors", "records", "results", "parts", "process", "store", "study", "
          "choose", "report", "ship", "scale", "flow", "single", "api", "screen", "exits", "cli", "__main__"]
 HEAVY = {"accelerate", "altair", "bitsandbytes", "datasets", "gguf", "huggingface_hub", "jsonschema", "llama_cpp", "nncf", "onnx",
          "onnxruntime", "onnxscript", "openvino", "optuna", "pandas", "peft", "pyarrow", "ray", "rouge_score", "sacrebleu",
-         "safetensors", "scipy", "sklearn", "tokenizers", "torch", "torchao", "transformers", "vl_convert"}
+         "safetensors", "scipy", "sklearn", "tensorrt", "tokenizers", "torch", "torchao", "transformers", "vl_convert"}
 DOORS = {"__init__.py", "tune/__init__.py"}
 """`trimtune.run` and `trimtune.tune(...)`: they hand out what the last rooms make, and nothing behind them uses them so"""
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -44,6 +44,23 @@ def test_a_graph_that_ignores_the_mask_is_refused(tuned: Callable[[str], Path]) 
         _graph.check(lambda inputs: right(inputs) * np.nan, model, 24, 1e-4, "mine")
 
 
+def test_a_format_that_answers_too_differently_is_left_out_and_the_first_is_refused(tuned: Callable[[str], Path]) -> None:
+    model: Any = task.load_model(tuned("full"))
+    right = torch_eager._runner(model)
+
+    def off(inputs: dict[str, np.ndarray]) -> Any:
+        return right(inputs) + 0.5
+
+    runs, allowed = {"fp32": right, "fp16": off, "bf16": right}, {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.25}
+    differences, left_out = _graph.passing(runs, model, 24, allowed, "mine")
+    assert list(differences) == ["fp32", "bf16"]
+    assert list(left_out) == ["fp16"]
+    assert left_out["fp16"].startswith("mine in fp16: ")
+    assert "|Δlogit| 0.5, allowed 0.1" in left_out["fp16"]
+    with pytest.raises(StepFailed, match="mine in fp16"):
+        _graph.passing({"fp16": off}, model, 24, allowed, "mine")
+
+
 def test_padded_rows_have_a_token_each_and_the_first_is_whole() -> None:
     mask = _graph.rows(9, 40, 1000, padded=True)["attention_mask"]
     assert mask[0].all()

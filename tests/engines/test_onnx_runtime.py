@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trimtune.engines import _onnx_decoder, onnx_runtime
+from trimtune.engines import _onnx_graph, onnx_runtime
 from trimtune.errors import TrimtuneError
 
 pytestmark = pytest.mark.slow
@@ -49,6 +49,6 @@ def test_int8_is_in_the_graph_and_runs_there(folders: dict[str, Path]) -> None:
 
 
 def test_two_gigabytes_are_refused(tuned: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_onnx_decoder, "_LARGEST_BYTES", 1_000_000)
+    monkeypatch.setattr(_onnx_graph, "_LARGEST_BYTES", 1_000_000)
     with pytest.raises(TrimtuneError, match="2 GB"):
         onnx_runtime.export(tmp_path, tuned("full"), {}, "plain", [], 64)

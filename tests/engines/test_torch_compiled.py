@@ -27,7 +27,7 @@ needs_compiler = pytest.mark.skipif(torch_compiled.available() is not None, reas
 def exported(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A folder that has been moved, of a Llama with a prefix, and the facts of its export."""
     made, moved = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("moved") / "elsewhere"
-    facts = torch_compiled.export(made, folders("llama", "prefix"), {"precision": "fp32"}, "plain", [], 32)
+    facts = torch_compiled.export(made, folders("llama", "prefix"), {"precision": "fp32"}, "plain", [], 32, "causal_lm")
     shutil.move(made, moved)
     return moved, facts
 
@@ -74,7 +74,7 @@ def test_an_export_that_answers_otherwise_is_caught(folders: Folders, tmp_path: 
     inner: Callable[..., Any] = _cached_graph.past_of
     monkeypatch.setattr(_cached_graph, "past_of", lambda module: [tensor * 0.5 for tensor in inner(module)])
     with pytest.raises(StepFailed, match=r"torch_compiled: with its cache .*\|Δlogit\|"):
-        torch_compiled.export(tmp_path, folders("llama", "prefix"), {"precision": "fp32"}, "plain", [], 32)
+        torch_compiled.export(tmp_path, folders("llama", "prefix"), {"precision": "fp32"}, "plain", [], 32, "causal_lm")
     assert not (tmp_path / "engine.json").exists()
 
 
@@ -85,7 +85,7 @@ def test_the_plain_reference_answers_as_pytorch(base: str, kind: str, decoders: 
     """What is compiled, run operator by operator, for every method."""
     torch_ = decoders(base, kind)
     past = _cached_graph.past_of(torch_._module)
-    graph = CompiledGraph(blocks(torch_._module), "fp32", compiled=False)
+    graph = CompiledGraph(blocks(torch_._module), "fp32", compile_=False)
     decoder = _cached_graph.GraphDecoder(graph, past, _torch_decoder.positions_of(torch_._module))
     assert past[0].shape[2] == CONFIGS.get(kind, {}).get("virtual_tokens", 0)
     assert generate(decoder, PROMPTS, (), LONG) == generate(torch_, PROMPTS, (), LONG)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trimtune.engines import _int8_torch, torch_eager
+from trimtune.engines import _int8_torch, _stored_classifier, torch_eager
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.tasks import text_classification as task
 
@@ -76,6 +76,6 @@ def test_int8_refuses_a_model_without_linear_layers(tmp_path: Path) -> None:
 
 def test_a_half_of_the_memory_stays_a_half(tuned: Callable[[str], Path], tmp_path: Path) -> None:
     torch_eager.export(tmp_path, tuned("prefix"), {"precision": "bf16"}, "plain", [], 32)
-    module = torch_eager._read(tmp_path, torch.bfloat16)
+    module = _stored_classifier.read(tmp_path, torch.bfloat16)
     assert {parameter.dtype for parameter in module.parameters()} == {torch.bfloat16}
     assert (tmp_path / task.ADAPTER / "adapter_model.safetensors").is_file()

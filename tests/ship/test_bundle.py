@@ -28,10 +28,10 @@ def test_it_holds_what_its_page_says(bundle: Path, finished: Path) -> None:
     assert set(manifest["files"]) == names - {"manifest.json"}
     assert not [name for name in names if name.endswith((".pkl", ".pt", ".pth", ".bin"))]
     assert manifest["candidate"] == result_of(finished).choice.picked
-    hops = ["tuned → merged", "tuned → plain peft", "model → engine", "measured → bundle"]
+    hops = ["tuned → merged", "tuned → plain peft", "model → engine", "model → engine, padded", "measured → bundle"]
     assert [hop["name"] for hop in manifest["parity"]] == hops
     assert all(hop["passed"] for hop in manifest["parity"])
-    assert [hop["rows"] for hop in manifest["parity"]] == [60] * 4
+    assert [hop["rows"] for hop in manifest["parity"]] == [60, 60, 60, 30, 60]
     assert manifest["readings"]["accuracy"]["n"] == 60
     card = (bundle / "README.md").read_text()
     assert all(f"`{label}`" in card for label in manifest["labels"])

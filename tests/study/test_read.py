@@ -39,12 +39,14 @@ def test_two_lines_are_enough(tmp_path: Path) -> None:
     assert [[use.name for use in chain] for chain in found.trim] == [[], ["int8"]]
     modules = {name: parts.load("engine", name) for name in parts.names("engine")}
     assert [use.name for use in found.engine] == [name for name, module in modules.items()
-                                                  if found.task in module.TASKS and module.available() is None]
+                                                  if found.task in module.TASKS and module.available() is None
+                                                  and not getattr(module, "ONLY_IF_NAMED", False)]
     assert "torch_eager" in [use.name for use in found.engine]
 
 
-def test_an_engine_that_costs_much_runs_only_if_named(tmp_path: Path) -> None:
-    text = "name: mail\ndata: helpdesk\ntask: causal-lm\n"
+@pytest.mark.parametrize("task", ["causal-lm", "text-classification"])
+def test_an_engine_that_costs_much_runs_only_if_named(task: str, tmp_path: Path) -> None:
+    text = f"name: mail\ndata: helpdesk\ntask: {task}\n"
     names = {use.name for use in study(tmp_path, text).engine}
     assert "torch_eager" in names
     assert "torch_compiled" not in names

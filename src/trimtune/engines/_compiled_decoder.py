@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trimtune.engines import _cached_graph, _decoding, _graph
+from trimtune.engines._compiled import compiled, leave_open
 from trimtune.engines._torch_decoder import cast, positions_of
 from trimtune.tasks import causal_lm
 from trimtune.trim._model_folder import base_of, write
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 64
 """slots by which the cache grows: copied so seldom, and masked places cost little"""
-_GRAPHS = 4
 _CHECKED = (_decoding.LENGTHS, (5,))
 """lengths of the rows, once for each graph"""
 
@@ -36,12 +36,12 @@ class CompiledGraph:
     """A `_cached_graph.Graph` on a module of `blocks`.
 
     Args:
-        compiled: False runs every step operator by operator, the plain reference of the compiled ones.
+        compile_: False runs every step operator by operator, the plain reference of the compiled ones.
     """
 
-    def __init__(self, blocks: torch.nn.Module, precision: str, compiled: bool = True) -> None:
+    def __init__(self, blocks: torch.nn.Module, precision: str, compile_: bool = True) -> None:
         self._plain, self._dtype = blocks, dtype(precision)
-        self._step = _compiled(blocks) if compiled else blocks
+        self._step = compiled(blocks) if compile_ else blocks
         self._cache: list[torch.Tensor] = []
         self._filled = 0
 
@@ -63,9 +63,9 @@ class CompiledGraph:
         slots_T = torch.arange(self._filled, self._filled + tokens)
         step = tokens == 1
         if step:
-            _leave_open([ids, mask_BL, positions, *self._cache], 0 if batch > 1 else None)
-            _leave_open([mask_BL], 1)
-            _leave_open(self._cache, 2)
+            leave_open([ids, mask_BL, positions, *self._cache], 0 if batch > 1 else None)
+            leave_open([mask_BL], 1)
+            leave_open(self._cache, 2)
         with torch.no_grad():
             logits_BKV = (self._step if step else self._plain)(ids, mask_BL, positions, slots_T, places, self._cache)
         self._filled += tokens
@@ -130,25 +130,6 @@ def blocks(module: torch.nn.Module) -> torch.nn.Module:
     return Blocks().eval()
 
 
-def _compiled(blocks: torch.nn.Module) -> Any:
-    import torch
-    import torch._inductor.config
-
-    # compile here: inductor would start a pool of processes, which a step that ends at once leaves no time to close
-    torch._inductor.config.compile_threads = 1
-    compile_: Any = torch.compile  # torch's overloads lack two of its arguments
-    # cpp_wrapper: kernels and the calls between them are one C++ file, which is compiled and called faster than one per kernel
-    return compile_(blocks, fullgraph=True, recompile_limit=_GRAPHS, isolate_recompiles=True, options={"cpp_wrapper": True})
-
-
-def _leave_open(tensors: list[torch.Tensor], dimension: int | None) -> None:
-    """Make a dimension a symbol of the graph, where one is given."""
-    import torch
-
-    for tensor in tensors if dimension is not None else ():
-        torch._dynamo.mark_dynamic(tensor, dimension)
-
-
 def export(folder: Path, source: Path, precision: str, max_length: int, tolerance: float) -> dict[str, Any]:
     """Write config, weights, what stands before each row and tokenizer; facts: `precision`, `positions`, `difference` (|Δlogit|
     to PyTorch in float32 without a cache: of the compiled model in float32, with one row and with several, or of its steps in
@@ -166,7 +147,7 @@ def export(folder: Path, source: Path, precision: str, max_length: int, toleranc
         decoders = {"fp32": decoder, "bf16": _decoder(causal_lm.load_model(source), past, positions, "bf16")}
         precision, milliseconds = _decoding.fastest(decoders, base_of(module).config.vocab_size, max_length)
     if precision == "bf16":
-        rounded = _decoder(causal_lm.load_model(source), past, positions, "bf16", compiled=False)
+        rounded = _decoder(causal_lm.load_model(source), past, positions, "bf16", compile_=False)
         difference = _cached_graph.checked(rounded, module, sys.float_info.max, "torch_compiled")
     write(base_of(module), source, folder, dtype(precision), causal_lm)
     _cached_graph.write_past(folder, past)
@@ -189,6 +170,6 @@ def load(folder: Path) -> _cached_graph.GraphDecoder:
 
 
 def _decoder(module: Any, past: list[np.ndarray], positions: int, precision: str,
-             compiled: bool = True) -> _cached_graph.GraphDecoder:
-    graph = CompiledGraph(blocks(cast(module, precision)), precision, compiled)
+             compile_: bool = True) -> _cached_graph.GraphDecoder:
+    graph = CompiledGraph(blocks(cast(module, precision)), precision, compile_)
     return _cached_graph.GraphDecoder(graph, past, positions)

@@ -28,7 +28,9 @@ def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study
         raise Unavailable(reason)
     shared = {"config": engine.config, "numerics": wanted, "max_length": study.fit.max_length, "task": study.task}
     arguments = {**shared, "engine": engine.name, "source": model.folder, "rows": rows.folder}
-    return store.step("engine", engine.name, _export, arguments, config={**shared, **place()}, parents=(model, rows),
+    # an engine whose files run on this machine alone says with `built_for` what else of it they are bound to
+    bound: dict[str, Any] = getattr(parts.load("engine", engine.name), "built_for", dict)()
+    return store.step("engine", engine.name, _export, arguments, config={**shared, **place(), **bound}, parents=(model, rows),
                       code=parts.source_hash("engine", engine.name) + parts.source_hash("task", study.task)
                       + parts.shared_hash("trim"))
 

@@ -50,7 +50,7 @@ def write_around(folder: Path, source: Path, config: Any) -> None:
 
 
 def logits_only(model: torch.nn.Module) -> torch.nn.Module:
-    """`forward(input_ids [B, T], attention_mask [B, T]) -> logits [B, C]`, for tracing."""
+    """`forward(input_ids [B, T], attention_mask [B, T]) -> logits [B, C]`, float32: what engines trace, compile or call."""
     import torch
 
     class LogitsOnly(torch.nn.Module):
@@ -60,7 +60,7 @@ def logits_only(model: torch.nn.Module) -> torch.nn.Module:
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             logits_BC: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-            return logits_BC
+            return logits_BC.float()
 
     return LogitsOnly().eval()
 
@@ -102,6 +102,25 @@ def check(run: Run, model: Any, max_length: int, tolerance: float, engine: str) 
         raise StepFailed(f"{engine}: the exported graph answers differently from PyTorch: "
                          f"|Δlogit| {worst:.2g}, allowed {tolerance:g}")
     return worst
+
+
+def passing(runs: Mapping[str, Run], model: Any, max_length: int, tolerance: Mapping[str, float],
+            engine: str) -> tuple[dict[str, float], dict[str, str]]:
+    """The |Δlogit| of each number format's run, and why others are left out: they answer too differently.
+
+    Raises:
+        StepFailed: the first format does, which is the one that was asked for, or float32.
+    """
+    differences: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    for name, run in runs.items():
+        try:
+            differences[name] = check(run, model, max_length, tolerance[name], f"{engine} in {name}")
+        except StepFailed as failure:
+            if not differences:
+                raise
+            left_out[name] = failure.cause
+    return differences, left_out
 
 
 def fastest(runs: Mapping[str, Run], vocabulary: int, max_length: int) -> tuple[str, dict[str, list[float]]]:

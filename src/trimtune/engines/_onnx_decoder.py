@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtune.engines import _cached_graph, _graph
+from trimtune.engines import _cached_graph, _graph, _onnx_graph
 from trimtune.engines._torch_decoder import positions_of
-from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.tasks import causal_lm
 from trimtune.trim._model_folder import base_of, write_beside
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 GRAPH = "model.onnx"
-_LARGEST_BYTES = 2**31
 _BITS = {"int8": 8, "int4": 4}
 _BLOCK = 32
 _INT8_SUMS = 4
@@ -69,7 +67,7 @@ def export(folder: Path, source: Path, numerics: str, opset: int, tolerance: flo
         StepFailed: the float32 graph answers differently than PyTorch.
     """
     module: Any = causal_lm.load_model(source, attention="eager")
-    refuse_large(module)
+    _onnx_graph.refuse_large(module, "onnx_runtime")
     past, positions = _cached_graph.past_of(module), positions_of(module)
     graph, path = _traced(module, past, opset), folder / GRAPH
 
@@ -88,13 +86,6 @@ def export(folder: Path, source: Path, numerics: str, opset: int, tolerance: flo
     return {"precision": "fp32" if numerics == "plain" else numerics, "positions": positions, "difference": difference}
 
 
-def refuse_large(module: Any) -> None:
-    """Raises TrimtuneError for weights of 2 GB and more, which would end in the file format's own words after minutes."""
-    if sum(parameter.nbytes for parameter in module.parameters()) >= _LARGEST_BYTES:
-        raise TrimtuneError("onnx_runtime: the model has 2 GB of weights or more.", "One ONNX file holds less than 2 GB.",
-                            "Use torch_eager or openvino_ir for it.")
-
-
 def load(folder: Path, session: Any) -> _cached_graph.GraphDecoder:
     """The decoder of a runnable folder; `session` opens an inference session of a file."""
     notes = _graph.noted(folder)
@@ -109,13 +100,8 @@ def _traced(module: Any, past: list[np.ndarray], opset: int) -> Any:
     free = torch.export.Dim.DYNAMIC
     shapes = {**{name: {0: free, 1: free} for name in ("input_ids", "attention_mask", "position_ids")}, "places": {0: free},
               "past": [{0: free, 2: free}] * len(past)}
-    with torch.no_grad():
-        program = torch.onnx.export(_cached_graph.traceable(module, "onnx_runtime"), kwargs=_cached_graph.example(past),
-                                    dynamo=True, opset_version=opset, verbose=False, dynamic_shapes=shapes)
-    if program is None:
-        raise StepFailed("onnx_runtime: torch.onnx.export gave no graph")
-    graph = program.model_proto
-    del graph.graph.value_info[:]
+    graph = _onnx_graph.traced(_cached_graph.traceable(module, "onnx_runtime"), _cached_graph.example(past), shapes, opset,
+                               "onnx_runtime")
     for node in graph.graph.node:
         del node.metadata_props[:]  # where in Python each came from: of a small model half of the file
     return graph

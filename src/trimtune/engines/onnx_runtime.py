@@ -28,8 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.engines import _graph, _onnx_decoder
-from trimtune.errors import StepFailed
+from trimtune.engines import _graph, _onnx_decoder, _onnx_graph
 from trimtune.tasks import text_classification
 
 if TYPE_CHECKING:
@@ -63,9 +62,8 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
                            packed="plain" if numerics == "plain" else "packed", **facts)
     # eager attention: SDPA is exported with a guard against NaN around each softmax, which costs time and is never needed here
     model = text_classification.load_model(source, attention="eager")
-    _onnx_decoder.refuse_large(model)
     path = folder / _GRAPH
-    graph = _traced(model, opset, max_length)
+    graph = _onnx_graph.classifier(model, opset, max_length, "onnx_runtime")
     path.write_bytes(graph.SerializeToString())
     difference = _graph.check(_runner(path, _threads()), model, max_length, TOLERANCE["plain"], "onnx_runtime")
     if numerics != "plain":
@@ -101,23 +99,6 @@ def _runner(path: Path, threads: int) -> _graph.Run:
         return session.run(None, inputs)[0]
 
     return run
-
-
-def _traced(model: Any, opset: int, max_length: int) -> Any:
-    """The float32 graph as an onnx.ModelProto."""
-    import torch
-
-    example = {name: torch.from_numpy(values)
-               for name, values in _graph.rows(3, min(11, max_length), model.config.vocab_size, padded=True).items()}
-    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    with torch.no_grad():
-        program = torch.onnx.export(_graph.logits_only(model), kwargs=example, dynamo=True, opset_version=opset, verbose=False,
-                                    dynamic_shapes={"input_ids": free, "attention_mask": free}, output_names=["logits"])
-    if program is None:
-        raise StepFailed("onnx_runtime: torch.onnx.export gave no graph")
-    graph = program.model_proto
-    del graph.graph.value_info[:]  # the exporter's optimizer leaves shapes of transposed weights behind, which quantizing rejects
-    return graph
 
 
 def _quantize(graph: Any, path: Path, numerics: str) -> None:

@@ -1,22 +1,24 @@
-"""torch_compiled: the model in PyTorch with its next tokens compiled by torch.compile (inductor, C++), on the CPU; only if a
-study names it.
+"""torch_compiled: the model in PyTorch, compiled by torch.compile (inductor, C++), on the CPU; only if a study names it.
 
-Use it for a small language model where PyTorch and a C++ compiler are there anyway and answers are long; not for large models,
-whose steps wait for the weights and not for operators, nor where loading must be quick: it compiles when it is loaded.
+Use it where PyTorch and a C++ compiler are there anyway, for a classifier that answers many rows or a small language model whose
+answers are long; not for large models, which wait for their weights and not for operators, nor where loading must be quick: it
+compiles when it is loaded.
 
-    logits_BV after each next token, float32, from a cache of keys and values; ids [B, T] int64, mask [B, T] int64
+    logits_BC = model(input_ids [B, T] int64, attention_mask [B, T] int64), float32; of a language model logits_BV after each
+    next token, from a cache of keys and values
 
-It must be named, since each candidate costs its compiling. Two graphs are compiled, one for a single
-row and one for more; any number of rows and any length run on these. Prompts are taken in operator by operator. The cache grows
-by blocks of 64 slots, and what it reads in memory counts them whole.
+It must be named, since each candidate costs its compiling. Two graphs are compiled, one for a single row and one for more; any
+number of rows and any length run on these. A language model's next tokens are compiled, its prompts taken in operator by
+operator; its cache grows by blocks of 64 slots, and what it reads in memory counts them whole.
 Compiled code stays in inductor's own cache of the user (TORCHINDUCTOR_CACHE_DIR), so a second load on the same machine is faster;
 none of it is in the folder, since it fits one kind of CPU and can only be read by unpickling.
 
-`precision: auto` times both formats compiled, one row's prompt and its next tokens, and stores the weights in the faster.
-float32: |Δlogit| ≤ 1e-3, checked at export with one row and with several; bf16 (8 significant bits): recorded, and judged by
+`precision: auto` times both formats compiled (1 and 32 rows; of a language model one row's prompt and its next tokens), and
+stores the weights in the faster. float32: |Δlogit| ≤ 1e-3, checked at export with one row and with several. bf16 (8 significant
+bits): ≤ 0.25, checked alike, and left out beyond, or refused if the study named it; of a language model recorded, and judged by
 the gate of `ship` through perplexity and next tokens.
-LoRA is merged; a prefix or prompt becomes the cache that rows begin with. It refuses windows of attention, and architectures
-that count positions in another way.
+LoRA is merged; prefixes and prompts stay in `adapter/`, or become the cache that a language model's rows begin with. It has no
+int8. It refuses language models with windows of attention, or that count positions in another way.
 """
 
 from __future__ import annotations
@@ -31,12 +33,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.engines import _compiled_decoder, _graph
+from trimtune.engines import _compiled_classifier, _compiled_decoder, _graph
 
 if TYPE_CHECKING:
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"causal_lm": ("plain",)}
+NUMERICS = {"text_classification": ("plain",), "causal_lm": ("plain",)}
 TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
 ONLY_IF_NAMED = True
@@ -64,18 +66,22 @@ def available() -> str | None:
 
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],
-           max_length: int, task: str = "causal_lm") -> dict[str, Any]:
-    """Write config, weights, tokenizer, what stands before each row and engine.json; facts: `precision`, `positions`,
-    `difference` and `milliseconds`, as `_compiled_decoder.export` tells them.
+           max_length: int, task: str = "text_classification") -> dict[str, Any]:
+    """Write config, weights, tokenizer, what stands before each row and engine.json; facts: those of
+    `_compiled_classifier.export`, of a language model those of `_compiled_decoder.export`.
     """
     wanted = Config.model_validate(config)
-    facts = _compiled_decoder.export(folder, source, wanted.precision, max_length, TOLERANCE["fp32"])
+    if task == "causal_lm":
+        facts = _compiled_decoder.export(folder, source, wanted.precision, max_length, TOLERANCE["fp32"])
+    else:
+        facts = _compiled_classifier.export(folder, source, wanted.precision, max_length, TOLERANCE)
     return _graph.note(folder, engine="torch_compiled", task=task, numerics=numerics, packed="plain", **facts)
 
 
-def load(folder: Path, threads: int) -> Decoder:
-    """The decoder, compiled for so many threads."""
+def load(folder: Path, threads: int) -> _graph.Run | Decoder:
+    """A run of logits [B, C], compiled for so many threads; of a language model its decoder."""
     import torch
 
     torch.set_num_threads(threads)
-    return _compiled_decoder.load(folder)
+    decodes = _graph.noted(folder).get("task") == "causal_lm"
+    return _compiled_decoder.load(folder) if decodes else _compiled_classifier.load(folder)

@@ -37,7 +37,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.engines import _few_bits_torch, _graph, _int8_torch, _sparse_torch, _torch_decoder
-from trimtune.tasks import _shapes, text_classification
+from trimtune.engines._stored_classifier import read
+from trimtune.tasks import text_classification
 from trimtune.trim._model_folder import write
 
 if TYPE_CHECKING:
@@ -107,31 +108,17 @@ def load(folder: Path, threads: int) -> _graph.Run | Decoder:
         return _torch_decoder.load_packed(folder) if packed else _torch_decoder.load(folder, notes["precision"])
     if notes["numerics"] in _FEW_BITS:
         return _runner(_few_bits_torch.read(folder))
-    return _runner(_int8_torch.read(folder) if notes["precision"] == "int8" else _read(folder, _dtype(notes["precision"])))
+    return _runner(_int8_torch.read(folder) if notes["precision"] == "int8" else read(folder, _dtype(notes["precision"])))
 
 
-def _read(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
-    """The model in the dtype that it is stored in: no float32 copy, so the peak of memory is what the format promises."""
-    from transformers import AutoModelForSequenceClassification as Auto
-
-    sparse = _graph.noted(folder)["numerics"] == "sparse"
-    model: Any = (_shapes.filled(Auto, folder, _sparse_torch.state_of(folder), "sdpa", dtype) if sparse
-                  else _shapes.read(Auto, folder, "sdpa", dtype))
-    if (folder / text_classification.ADAPTER).is_dir():
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(folder / text_classification.ADAPTER)).to(dtype)
-    ready: torch.nn.Module = model.eval()
-    return ready.requires_grad_(False)
-
-
-def _runner(module: torch.nn.Module) -> _graph.Run:
+def _runner(model: torch.nn.Module) -> _graph.Run:
     import torch
+
+    module = _graph.logits_only(model)
 
     def run(inputs: _graph.Inputs) -> Any:
         with torch.inference_mode():
-            logits_BC = module(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits
-            return logits_BC.float().numpy()
+            return module(**{name: torch.from_numpy(values) for name, values in inputs.items()}).numpy()
 
     return run
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from trimtune.errors import StepFailed
 from trimtune.process import Watch, Worker
-from trimtune.ship import parity
+from trimtune.ship import padding, parity
 from trimtune.ship.manifest import ADAPTER
 from trimtune.ship.source import Source
 from trimtune.study.model import locate
 
+PADDED = "model → engine, padded"
 _STRICT = (parity.MERGE_TOLERANCE, parity.AGREEMENT)
 
 
@@ -23,6 +24,7 @@ def facts(source: Source) -> dict[str, Any]:
 def before(source: Source, folder: Path, watch: Watch) -> tuple[list[parity.Hop], Any]:
     """The hops up to the engine; also the engine's logits [N, C] of the validation rows."""
     candidate, shared = source.row.candidate, _shared(source)
+    few = {**shared, "texts": parity.evenly(shared["texts"], padding.ROWS)}
     hops = []
     with Worker() as worker:
         if (folder / ADAPTER).is_dir():
@@ -33,13 +35,25 @@ def before(source: Source, folder: Path, watch: Watch) -> tuple[list[parity.Hop]
                                  folder / ADAPTER, labels=len(source.result.data.labels), **shared)
             hops.append(parity.told(parity.compare("tuned → plain peft", unmerged, plain, *_STRICT), watch))
         model = parity.asked("model → engine", worker, parity.model_logits, source.trimmed.folder, merge=True, **shared)
-    allowed_difference, allowed_agreement = parity.tolerance(candidate.engine.name, source.numerics, source.precision)
-    note = "" if allowed_difference is not None else f"{source.numerics} changes answers on purpose: recorded, not judged"
+        padded = parity.asked(PADDED, worker, padding.model, source.trimmed.folder, **few)
     with Worker() as worker:
         logits_NC = parity.asked("model → engine", worker, parity.engine_logits, source.runnable.folder, candidate.engine.name,
                                  **shared)
-    hop = parity.compare("model → engine", model, logits_NC, allowed_difference, allowed_agreement, note)
-    return [*hops, parity.told(hop, watch)], logits_NC
+        by_engine = parity.asked(PADDED, worker, padding.engine, source.runnable.folder, candidate.engine.name, **few)
+    for name, one, other in (("model → engine", model, logits_NC), (PADDED, padded, by_engine)):
+        hop = engine_hop(candidate.engine.name, source.numerics, source.precision, one, other, name)
+        hops.append(parity.told(hop, watch))
+    return hops, logits_NC
+
+
+def engine_hop(engine: str, numerics: str, precision: str, model_NC: Any, engine_NC: Any,
+               name: str = "model → engine") -> parity.Hop:
+    """`model → engine` of the logits [N, C] of both, by what the engine promises for what it runs."""
+    allowed_difference, allowed_agreement = parity.tolerance(engine, numerics, precision)
+    note = f"run by {engine}"
+    if allowed_difference is None:
+        note += f"; {numerics} changes answers on purpose: recorded, not judged"
+    return parity.compare(name, model_NC, engine_NC, allowed_difference, allowed_agreement, note)
 
 
 def after(source: Source, folder: Path, logits_NC: Any, watch: Watch) -> parity.Hop:

@@ -3,6 +3,7 @@
     tuned → merged        max |Δlogit| ≤ 1e-3                      the adapter folded into the weights changes nothing
     tuned → plain peft    max |Δlogit| ≤ 1e-3                      the adapter folder on the base model, without trimtune
     model → engine        max |Δlogit| ≤ the engine's tolerance, and the same label on ≥ 99% of the clear rows
+    the same, padded      the same of 32 rows far apart in length, other rows' tokens behind the mask
     measured → bundle     max |Δprobability| ≤ 1e-4, and the labels that were measured, from the bundle's final files
                           (all of them in float32, ≥ 99% where the engine's numerics round: bf16, int8)
 
@@ -63,7 +64,7 @@ class Hop(Record):
         limit = "not judged" if self.allowed_difference is None else f"allowed {self.allowed_difference:.1g}"
         return (f"{self.name}: max |Δ{self.unit}| {self.max_difference:.2g} ({limit}), same label on {self.agreement:.2%} "
                 f"of {self.rows} rows, on {self.clear_agreement:.2%} of the {self.clear_rows} clear ones (at least "
-                f"{self.allowed_agreement:.0%})")
+                f"{self.allowed_agreement:.0%})" + (f"; {self.note}" if self.note else ""))
 
 
 class Judged(Protocol):

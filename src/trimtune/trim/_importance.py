@@ -107,8 +107,3 @@ def recovered(module: torch.nn.Module, source: Path, folder: Path, setting: Sett
         return {}
     teacher = text_classification.load_model(source) if share else None
     return recover(module, source, setting, learning_rate, epochs, folder=folder, teacher=teacher, share=share)
-
-
-def size(module: torch.nn.Module) -> int:
-    """How many parameters a model has."""
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -46,3 +46,8 @@ def write_beside(module: torch.nn.Module, source: Path, folder: Path, task: Modu
     task.load_tokenizer(source).save_pretrained(folder)
     if (source / READING).is_file():
         shutil.copy2(source / READING, folder / READING)
+
+
+def size(module: torch.nn.Module) -> int:
+    """How many parameters a model has."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -33,8 +33,8 @@ from trimtune.errors import TrimtuneError
 from trimtune.study import data, sources, unlabelled
 from trimtune.study.document import Place
 from trimtune.tasks import text_classification
-from trimtune.trim import _more_texts, _student, prune_ffn
-from trimtune.trim._model_folder import base_of, write
+from trimtune.trim import _importance, _more_texts, _student, prune_ffn
+from trimtune.trim._model_folder import base_of, size, write
 from trimtune.tune.recovery import Setting, recover
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     """
     wanted = Config.model_validate(config)
     student, teacher = text_classification.load_model(source, attention="eager"), text_classification.load_model(source)
-    before, count = _size(student), len(_student.layers(student))
+    before, count = size(student), len(_student.layers(student))
     kept = _student.spread(count, wanted.layers or -(-count // 2))
     if len(kept) == count and wanted.ffn == 1:
         raise TrimtuneError(f"distill: layers: {wanted.layers} was given, and all neurons stay.",
@@ -113,7 +113,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
                            share=wanted.teacher, states=wanted.states, stands_for=kept, extra=[*more, *copied])
     write(student, source, folder)
     return {"kept": kept, "layers_before": count, "layers": len(kept), **facts, "parameters_before": before,
-            "parameters": _size(student), "recovery": recovery,
+            "parameters": size(student), "recovery": recovery,
             "texts": {"labelled": len(rows.train), "unlabelled": len(more), "copies": len(copied)}}
 
 
@@ -121,10 +121,6 @@ def _narrow(module: torch.nn.Module, source: Path, share: float, setting: Settin
     """Cut every feed-forward block to `share` of its neurons, those that count most in the whole model, in place."""
     base = base_of(module)
     blocks = prune_ffn.feed_forward_blocks(base)
-    scores = prune_ffn.importances(module, blocks, source, prune_ffn.Config().rows, setting)
+    scores = _importance.importances(module, [down for _, down in blocks], source, prune_ffn.Config().rows, setting)
     width, importance = prune_ffn.remove(base, blocks, scores, 1 - share)
     return {"width_before": len(scores[0]), "width": width, "importance_kept": round(importance, 4)}
-
-
-def _size(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import _shapes, text_classification
 from trimtune.trim import _seen, _thin
-from trimtune.trim._model_folder import base_of, write
+from trimtune.trim._model_folder import base_of, size, write
 from trimtune.tune.recovery import Setting, recover
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     """
     wanted = Config.model_validate(config)
     module = text_classification.load_model(source)
-    before, layers = _size(module), linear_layers(base_of(module))
+    before, layers = size(module), linear_layers(base_of(module))
     seen = _seen.inputs_of(module, layers, source, wanted.rows, setting) if wanted.whiten else {}
     ranks, kept = chosen(layers, seen, wanted.ratio, wanted.energy)
     thin(base_of(module), ranks, seen)
@@ -85,7 +85,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
         recovery = recover(module, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
                            share=wanted.teacher)
     write(module, source, folder)
-    return {"layers": len(layers), "ranks": ranks, "parameters_before": before, "parameters": _size(module),
+    return {"layers": len(layers), "ranks": ranks, "parameters_before": before, "parameters": size(module),
             "energy_kept": round(kept, 4), "recovery": recovery}
 
 
@@ -149,7 +149,3 @@ def _is_pair(module: torch.nn.Module) -> bool:
     import torch
 
     return isinstance(module, torch.nn.Sequential) and [type(child) for child in module] == [torch.nn.Linear] * 2
-
-
-def _size(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

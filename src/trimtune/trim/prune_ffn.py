@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import text_classification
 from trimtune.trim import _importance
-from trimtune.trim._model_folder import base_of, write
+from trimtune.trim._model_folder import base_of, size, write
 from trimtune.tune.recovery import Setting
 
 if TYPE_CHECKING:
@@ -64,14 +64,14 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     """
     wanted = Config.model_validate(config)
     module = text_classification.load_model(source, attention="eager")
-    before, blocks = _importance.size(module), feed_forward_blocks(base_of(module))
+    before, blocks = size(module), feed_forward_blocks(base_of(module))
     scores = _importance.importances(module, [down for _, down in blocks], source, wanted.rows, setting)
     width, kept_share = remove(base_of(module), blocks, scores, wanted.ratio)
     recovery = _importance.recovered(module, source, folder, setting, learning_rate=wanted.learning_rate, epochs=wanted.epochs,
                                      share=wanted.teacher)
     write(module, source, folder)
     return {"width_before": len(scores[0]), "width": width, "blocks": len(blocks), "parameters_before": before,
-            "parameters": _importance.size(module), "importance_kept": round(kept_share, 4), "recovery": recovery}
+            "parameters": size(module), "importance_kept": round(kept_share, 4), "recovery": recovery}
 
 
 def feed_forward_blocks(base: Any) -> list[Block]:

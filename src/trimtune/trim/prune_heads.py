@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import _shapes, text_classification
 from trimtune.trim import _importance
-from trimtune.trim._model_folder import base_of, write
+from trimtune.trim._model_folder import base_of, size, write
 from trimtune.tune.layers import kept_if_equal
 from trimtune.tune.recovery import Setting
 
@@ -74,7 +74,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     if wanted.scope == "model" and _prefix(module):
         raise TrimtuneError("prune_heads: scope `model` was asked for a model with a prefix.",
                             "PEFT keeps a prefix with the same number of heads for every layer.", "Use scope `layer`.")
-    base, before = base_of(module), _importance.size(module)
+    base, before = base_of(module), size(module)
     channels, blocks = head_size(base), attention_blocks(base)
     scores = _importance.importances(module, [out for _, out in blocks], source, wanted.rows, setting, channels=channels)
     kept = chosen(scores, wanted.ratio, wanted.scope)
@@ -83,7 +83,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
                                      share=wanted.teacher)
     write(module, source, folder)
     return {"heads_before": list(map(len, scores)), "heads": list(map(len, kept)), "head_size": channels,
-            "parameters_before": before, "parameters": _importance.size(module),
+            "parameters_before": before, "parameters": size(module),
             "importance_kept": round(_importance.share_kept(scores, kept), 4), "recovery": recovery}
 
 

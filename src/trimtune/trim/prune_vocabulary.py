@@ -30,7 +30,7 @@ from trimtune.errors import StepFailed
 from trimtune.study import data
 from trimtune.tasks import text_classification
 from trimtune.trim import _pieces
-from trimtune.trim._model_folder import base_of, write
+from trimtune.trim._model_folder import base_of, size, write
 from trimtune.tune.recovery import Setting
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     pieces = _pieces.of(tokenizer)
     rows = {name: _ids(tokenizer, getattr(splits, name), setting.max_length) for name in _SPLITS}
     module = text_classification.load_model(source)
-    base, before = base_of(module), _size(module)
+    base, before = base_of(module), size(module)
     tokens_before = base.get_input_embeddings().num_embeddings
     # whole rows, not cut at max_length: what follows in a word that is cut there decides how its beginning is read
     used = tokenizer(splits.train.texts, truncation=False, verbose=False)["input_ids"]
@@ -85,7 +85,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
         raise StepFailed(f"prune_vocabulary: the smaller tokenizer reads {changes['train'][1]:.1%} of the training rows "
                          "otherwise, though all their tokens are kept: this tokenizer is of a kind that is not known")
     difference = _difference(source, folder, splits.train.texts[:_CHECKED_ROWS], setting.max_length)
-    return {"tokens_before": tokens_before, "tokens": len(number), "parameters_before": before, "parameters": _size(module),
+    return {"tokens_before": tokens_before, "tokens": len(number), "parameters_before": before, "parameters": size(module),
             "tokens_dropped": {name: found[0] for name, found in changes.items()},
             "rows_changed": {name: found[1] for name, found in changes.items()}, "difference": difference}
 
@@ -150,7 +150,3 @@ def _logits(folder: Path, texts: Sequence[str], max_length: int) -> torch.Tensor
         model = text_classification.load_model(folder)
         found: torch.Tensor = model(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits
     return found
-
-
-def _size(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
