@@ -7,8 +7,7 @@ model that is hardly tuned (its importances say little). Alone it brings little:
     scope `layer`: keep the (1 − ratio) · H heads with the largest I[i] of each layer; then fit all weights again
     scope `model`: keep (1 − ratio) of all heads, by I[i] / ‖I of its layer‖₂, at least one in each layer; then the same
 
-`layer` is the default since it works with prefixes too: before recovery `model` loses less at ratios of 0.5 and more, after it no
-difference was found.
+`layer` is the default: it works with prefixes too, and no difference in accuracy between the two was found after recovery.
 
 Source: Michel et al. 2019 (arXiv 1905.10650), section 4.1; the criterion is that of Molchanov et al. 2017 (arXiv 1611.06440),
 section 2.2. Query, key and value [D, D] lose rows, the output projection [D, D] the same columns. No config of transformers can
