@@ -28,9 +28,9 @@ from trimtune.study import data
 from trimtune.tasks import text_classification as task
 from trimtune.tune.recovery import Setting
 
-WANTED = ("none@torch_eager", "int8@torch_eager", "int8@onnx_runtime", "int8@openvino_ir", "int4@torch_eager",
-          "int4@onnx_runtime", "int4@openvino_ir", "ternary:epochs=0@torch_eager", "ternary@torch_eager",
-          "binary:epochs=0@torch_eager", "binary@torch_eager")
+WANTED = ("none@torch_eager", "int8@torch_eager", "int4@torch_eager", "int4@onnx_runtime", "int4@openvino_ir",
+          "ternary:epochs=0@torch_eager", "ternary:epochs=2@torch_eager",
+          "binary:epochs=0@torch_eager", "binary:epochs=3@torch_eager")
 HEAD = ("trim @ engine", "accuracy", "weights MB", "bits/weight", "fit s")
 _WEIGHTS = {".safetensors", ".onnx", ".bin"}
 _LENGTH = 64

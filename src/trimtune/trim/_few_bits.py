@@ -35,7 +35,7 @@ class Config(BaseModel):
 
     group: int = Field(128, ge=0, description="inputs of an output channel that share a scale; 0, or where it does not divide "
                                               "them: all inputs")
-    epochs: int = Field(6, ge=0, le=100, description="passes of the fit over the training rows; 0 leaves it out")
+    epochs: int = Field(3, ge=0, le=100, description="passes of the fit over the training rows; 0 leaves it out")
     learning_rate: float = Field(5e-4, gt=0, le=1, description="of the fit, which trains every weight")
     teacher: float = Field(0.5, ge=0, le=1, description="share of the fit's loss that the parent's answers give")
 

@@ -1,8 +1,9 @@
 """ternary: every weight of the encoder's linear layers becomes +s, 0 or −s: five to a byte, and a scale per group of inputs.
 
-Use it when bytes on disk or on the wire are what counts and `binary` costs too much accuracy; not for speed (the weights are
-unpacked when they are loaded) nor without some thousand training rows: without the fit, answers are near chance. Embeddings,
-which are int8, are then most of a small model's bytes.
+Use it when bytes on disk or on the wire are what counts and the fit must be short, which `binary` needs more; not for speed or
+memory (the weights are unpacked when they are loaded), nor where int4 is small enough: it costs less accuracy (MiniLM on SST-2,
+2,000 rows: tuned 85.6%, int4 85.3%, three values 80.1%, and 82.2% after two epochs). The embeddings, int8, are then most of a
+small model's bytes.
 
     Ŵ[n, k] = s[n, g] · sign(W[n, k]) where |W[n, k]| > Δ[n, g], else 0        g = g(k), the group of k
     Δ[n, g] = 0.7 · mean over the group of |W|,   s[n, g] = mean over those above Δ of |W|
