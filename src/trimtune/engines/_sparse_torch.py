@@ -7,8 +7,9 @@
 A weight counts as zero if all its bits are 0, so -0.0 is kept and what is read equals what was written, bit for bit. A tensor
 that would not become smaller stays as it is. On load the zeros are put back: memory and products are those of dense weights.
 
-Kernels that use zeros were tried on 2 cores of Zen 4 and left out, since each is slower than the dense product: see the
-figures in LOG.md.
+Kernels that use zeros were tried on one core of a busy Zen 4 and left out. For 384 → 1,536 with 80% zeros, 32 / 1,024 tokens, in
+times of the dense float32 product: CSR by columns 0.69 / 1.33, CSR in torch's linear 14 / 5, dense bf16 0.6 / 0.48, dense int8
+0.48 / 0.31. At 90% zeros CSR ties int8 for 32 tokens (0.46), and takes thrice as long for 1,024 (0.87). 2:4 is for GPUs there.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """prune_zeros: sets single weights of the encoder's linear layers to zero, in stages, and mends the rest after each.
 
-Use it with `sparse` behind it when the size on disk counts, or before `int8` to see what zeros cost; not for speed: no kernel
-of these engines skips a zero, so products take what they took (measured in the report), and a plain folder with zeros in it is
-as big as before. `prune_ffn` makes matrices smaller and so faster.
+Use it with `sparse_int8` or `sparse` behind it when the size on disk counts; not for speed: no kernel of these engines skips a
+zero, so products take what they took (measured in the report), and a plain folder with zeros in it is as big as before.
+`prune_ffn` makes matrices smaller and so faster. The criteria differ most where much goes: in one fit of MiniLM to 12 intents,
+80% zeros in 3 stages of one epoch each, taylor kept 85.0% of 85.6% accuracy, wanda 81.3%, magnitude 76.9%; without recovery
+16.9%, 39.0% and 21.0%, so a criterion can't be judged before the fit.
 
     W ← W · M,  M[n, k] = 0 where the score S[n, k] is among the lowest, share s of all        W, M [N, K], x [B, T, K]
     magnitude  S = |W[n, k]|                                       ranked over all layers
@@ -40,7 +42,7 @@ NUMERICS: str | None = None
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    criterion: Literal["magnitude", "wanda", "taylor"] = Field("magnitude", description="what a weight's score is")
+    criterion: Literal["magnitude", "wanda", "taylor"] = Field("taylor", description="what a weight's score is")
     sparsity: float = Field(0.8, gt=0, lt=1, description="share of the blocks' weights that become zero; with 2:4 it is 0.5")
     pattern: Literal["free", "2:4"] = Field("free", description="free, or two of each four neighbors in a row")
     steps: int = Field(3, ge=1, le=100, description="stages on the way to the sparsity, each with a recovery fit of its own")

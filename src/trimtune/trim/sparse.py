@@ -1,8 +1,9 @@
 """sparse: zeros are not stored; a weight matrix lies on disk as one bit per weight and the weights that aren't zero.
 
 Use it behind `prune_weights`, where the size of what ships counts; not for speed or memory: on load the zeros are put back,
-and products are those of the dense model. It pays from 1 zero in 32 weights (float32) or in 16 (bf16), and is half the size
-from about 53% zeros (float32) or 56% (bf16).
+and products are those of the dense model. It pays from 1 zero in 32 weights (float32) or in 16 (bf16). The embeddings keep all
+their weights: MiniLM with 80% zeros is 59.0 MB in float32 and 30.5 MB in bf16 (dense 91.6 and 46.2), which `int8` alone
+undercuts, without a zero (23.8 MB). `sparse_int8` joins the two.
 
     stored bits per weight = 1 + (1 − s) · b       s the share of zeros, b the bits of a weight: 32, or 16 in bf16
 

@@ -2,6 +2,7 @@
 
 Use it behind `prune_weights`, where every megabyte counts and int8 answers well enough; not for more speed or less memory than
 int8 has: on load the zeros are put back, and products are those of `int8`. Below 1 zero in 8 weights it would be larger.
+MiniLM with 80% zeros is 16.6 MB so, 23.8 MB in int8.
 
     stored bits per weight = 1 + (1 − s) · 8       s the share of zeros; embeddings stay int8 with all their weights
 
