@@ -14,7 +14,7 @@ from trimtune.study import read
 
 COLUMNS = ["candidate", "method", "trims", "engine", "status", "cause", "accuracy", "accuracy_low", "accuracy_high",
            "macro_f1", "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb", "fit_seconds",
-           "inside_limits", "tied_with_best"]
+           "inside_limits", "tied_with_best", "verdict", "verdict_against", "verdict_words"]
 
 STUDY = {"name": "small", "model": "minilm", "data": "helpdesk", "tune": ["head"], "trim": ["none", "int8"],
          "engine": ["torch_eager", "onnx_runtime"], "fit": {"epochs": 2, "max_length": 32},
