@@ -13,6 +13,7 @@ import torch
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import text_classification as task
 from trimtune.trim import _importance, prune_ffn
+from trimtune.trim._drawn import drawn
 from trimtune.trim._model_folder import base_of
 from trimtune.tune.recovery import Setting
 
@@ -78,7 +79,8 @@ def test_the_importance_is_activation_times_gradient(tuned: Callable[[str], Path
     blocks = prune_ffn.feed_forward_blocks(module)
     scores = _importance.importances(module, [down for _, down in blocks], tuned("full"), 1,
                                      Setting(helpdesk_rows, max_length=32, batch_size=1, seed=3))
-    texts, labels = _importance.drawn(helpdesk_rows, 1, 3)
+    split = drawn(helpdesk_rows, 1, 3)
+    texts, labels = split.texts, split.labels
     assert texts[0] in data.load(helpdesk_rows).train.texts
     encoded = task.encode(task.load_tokenizer(tuned("full")), texts, 32)
     inputs = {name: torch.from_numpy(values) for name, values in encoded.items()}

@@ -18,6 +18,7 @@ from trimtune.errors import TrimtuneError
 from trimtune.tasks import _shapes
 from trimtune.tasks import text_classification as task
 from trimtune.trim import _importance, prune_ffn, prune_heads
+from trimtune.trim._drawn import drawn
 from trimtune.tune.recovery import Setting
 
 SMALL = {"vocab_size": 99, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "num_labels": 3,
@@ -76,7 +77,8 @@ def test_the_importance_is_the_heads_output_times_its_gradient(tuned: Callable[[
     out = prune_heads.attention_blocks(module)[2][1]
     (score,) = _importance.importances(module, [out], tuned("full"), 1, setting, channels=32)
     assert score.shape == (12,)
-    texts, labels = _importance.drawn(helpdesk_rows, 1, 3)
+    split = drawn(helpdesk_rows, 1, 3)
+    texts, labels = split.texts, split.labels
     encoded = task.encode(task.load_tokenizer(tuned("full")), texts, 32)
     inputs = {name: torch.from_numpy(values) for name, values in encoded.items()}
     weight, step = module.get_submodule(out).weight, 1e-3

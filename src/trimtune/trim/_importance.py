@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.tasks import text_classification
+from trimtune.trim._drawn import drawn
 from trimtune.trim._model_folder import base_of
 from trimtune.tune.recovery import Setting, recover
 
@@ -32,7 +33,8 @@ def importances(module: torch.nn.Module, layers: Sequence[str], source: Path, ro
     import torch
 
     base, tokenizer = base_of(module), text_classification.load_tokenizer(source)
-    texts, labels = drawn(setting.rows, rows, setting.seed)
+    split = drawn(setting.rows, rows, setting.seed)
+    texts, labels = split.texts, split.labels
     scores = [torch.zeros(base.get_submodule(layer).in_features // channels) for layer in layers]
     seen: list[tuple[int, torch.Tensor]] = []
 
@@ -59,16 +61,6 @@ def importances(module: torch.nn.Module, layers: Sequence[str], source: Path, ro
             hook.remove()
     return scores
 
-
-def drawn(rows_folder: Path, count: int, seed: int) -> tuple[list[str], list[int]]:
-    """`count` training rows, or all, in seeded order."""
-    import random
-
-    from trimtune.study import data
-
-    train = data.load(rows_folder).train
-    order = random.Random(seed).sample(range(len(train.texts)), min(count, len(train.texts)))
-    return [train.texts[row] for row in order], [train.labels[row] for row in order]
 
 
 def keep_outputs(linear: Any, kept: torch.Tensor) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtune.study import data
-from trimtune.tasks import text_classification
+from trimtune.trim._drawn import of_equal_length
 
 if TYPE_CHECKING:
     import torch
@@ -58,24 +55,9 @@ def inputs_of(module: torch.nn.Module, layers: Mapping[str, torch.nn.Module], so
     hooks = [layer.register_forward_pre_hook(partial(keep, name)) for name, layer in layers.items()]
     try:
         with torch.no_grad():
-            for ids_BT in _batches(source, rows, setting):
+            for ids_BT, _ in of_equal_length(source, setting, rows):
                 module(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT))
     finally:
         for hook in hooks:
             hook.remove()
     return seen
-
-
-def _batches(source: Path, rows: int, setting: Setting) -> Iterator[torch.Tensor]:
-    """Token ids int64 [B, T] of rows with the same length."""
-    import torch
-
-    train = data.load(setting.rows).train
-    drawn = random.Random(setting.seed).sample(range(len(train.texts)), min(rows, len(train.texts)))
-    split = data.Split([train.texts[row] for row in drawn], [train.labels[row] for row in drawn])
-    alike: dict[int, list[list[int]]] = defaultdict(list)
-    for ids in text_classification.inputs(text_classification.load_tokenizer(source), split, setting.max_length).ids:
-        alike[len(ids)].append(ids)
-    for _, group in sorted(alike.items()):
-        for at in range(0, len(group), setting.batch_size):
-            yield torch.tensor(group[at:at + setting.batch_size])
