@@ -29,7 +29,8 @@ LONG = {name for name in ENGINES if getattr(parts.load("engine", name), "ONLY_IF
 OF_ANY = ("plain", "int8", "int4", "bf16")
 """numerics that any weights can be given; the others store what their own trims left, and refuse the rest"""
 EXPORTS = [(name, numerics, way) for name in ENGINES for numerics in OF_ANY
-           if numerics in parts.load("engine", name).NUMERICS[TASK] for way in (BREAKS if numerics == "plain" and name not in LONG else BREAKS[:1])]
+           if numerics in parts.load("engine", name).NUMERICS[TASK]
+           for way in (BREAKS if numerics == "plain" and name not in LONG else BREAKS[:1])]
 """one break of int8, and of engines whose exports take long"""
 FIGURE = re.compile(r"\|Δlogit\| (\d|nan|inf)")
 
