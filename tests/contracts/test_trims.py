@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,14 @@ def hashes(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def short(config: type[Any], kind: str) -> Any:
+    """The default, with one epoch of recovery beside whole weights, and beside an adapter as few as may be."""
+    fields = config.model_fields
+    fewest = next((rule.ge for rule in getattr(fields.get("epochs"), "metadata", ()) if hasattr(rule, "ge")), 1)
+    wanted = {"epochs": 1 if kind == "full" else fewest, "steps": 1}
+    return config(**{name: value for name, value in wanted.items() if name in fields})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("trim", parts.names("trim"))
@@ -28,8 +37,7 @@ def test_it_hands_on_a_model_folder(trim: str, kind: str, tuned: Callable[[str],
 
     part, source = parts.load("trim", trim), tuned(kind)
     before, untouched = hashes(source), part.NUMERICS is not None and not part.NEEDS_DATA
-    config = part.Config(**{"epochs": 1} if "epochs" in part.Config.model_fields else {}).model_dump()
-    facts = part.run(tmp_path, source, config, Setting(helpdesk_rows, max_length=32))
+    facts = part.run(tmp_path, source, short(part.Config, kind).model_dump(), Setting(helpdesk_rows, max_length=32))
     assert isinstance(facts, dict)
     assert hashes(source) == before
     if untouched:
