@@ -57,7 +57,7 @@ def thinned(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path_factory:
 def test_it_answers_as_the_dense_folder_and_is_smaller(precision: str, thinned: Path, tmp_path: Path) -> None:
     for numerics in ("plain", "sparse"):
         facts = torch_eager.export(tmp_path / numerics, thinned, {"precision": precision}, numerics, [], 32)
-    assert (facts["packed"], facts["precision"], facts["sparse_matrices"]) == ("packed", precision, 36)
+    assert (facts["packed"], facts["precision"], facts["sparse_matrices"]) == ("stored", precision, 36)
     sizes = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("plain", "sparse")}
     assert (sizes["plain"], sizes["sparse"]) == (facts["dense_bytes"], facts["bytes"])
     bits = {"fp32": 32, "bf16": 16}[precision]
@@ -67,7 +67,7 @@ def test_it_answers_as_the_dense_folder_and_is_smaller(precision: str, thinned: 
     inputs = task.encode(task.load_tokenizer(thinned), ["I was charged twice", "hi"], 32)
     dense, packed = (torch_eager.load(tmp_path / name, 1)(inputs) for name in ("plain", "sparse"))
     np.testing.assert_array_equal(packed, dense)
-    one, other = (torch_eager._read(tmp_path / name, torch_eager._dtype(precision)).state_dict()
+    one, other = (torch_eager.read(tmp_path / name, torch_eager._dtype(precision)).state_dict()
                   for name in ("plain", "sparse"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)

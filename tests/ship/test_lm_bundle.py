@@ -169,7 +169,7 @@ def test_a_plain_folder_answers_without_trimtune(format_: str, lm_finished: Path
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stories260K").symlink_to(shared_data / "models" / "stories260K")
     assert main(["ship", str(lm_finished), "-o", "mills", "--format", format_, "--quiet"]) == 0
-    assert f"Shipped {lm_run.name_of('lora')} to mills as {format_}: " in capsys.readouterr().out
+    assert f"Shipped the tuning of {lm_run.name_of('lora')} to mills as {format_}, " in capsys.readouterr().out
     names = set(tree(tmp_path / "mills"))
     assert {"README.md", "tokenizer.json", "chat_template.jinja"} <= names
     assert ("adapter_model.safetensors" in names, "model.safetensors" in names) == (format_ == "peft", format_ == "merged")

@@ -148,7 +148,7 @@ def test_the_wanted_share_is_zero_after_recovery(kind: str, config: dict[str, An
 
 @pytest.mark.slow
 def test_without_recovery_the_others_are_untouched(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
-    prune_weights.run(tmp_path, tuned("full"), {"sparsity": 0.3, "epochs": 0}, Setting(helpdesk_rows))
+    prune_weights.run(tmp_path, tuned("full"), {"criterion": "magnitude", "sparsity": 0.3, "epochs": 0}, Setting(helpdesk_rows))
     before, after = matrices(tuned("full")), matrices(tmp_path)
     largest_gone = max(float(before[name][value == 0].abs().max()) for name, value in after.items())
     least_kept = min(float(value[value != 0].abs().min()) for value in after.values())

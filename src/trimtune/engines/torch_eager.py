@@ -18,7 +18,8 @@ bf16, asked for by the trim of that name, is stored and runs whatever the clock 
 sparse_int8 what int8 made, without zeros; on load they are put back: the answers, speed and memory of dense weights.
 int4: groups of 32 weights with a scale and an offset, activations in bf16, embeddings int8; no row depends on its neighbors.
 binary, ternary: what these trims leave, stored in 1 and 1.6 bits per weight and a scale per group, embeddings int8. Only stored
-so: the matrices [N, K] are unpacked on load to the float32 that they were, bit for bit, and speed and memory are float32's.
+so: the matrices [N, K] are unpacked on load to the float32 that they were, bit for bit, and speed and memory are float32's;
+|Δlogit| ≤ 0.25, by the embeddings.
 
 Language models in int8 and int4 are another path: weights are packed and activations follow each token by itself, so no row
 depends on its neighbors; embeddings and the output layer are int8 in both (`engines/_packed_torch.py`). int4 makes next tokens
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 NUMERICS = {"text_classification": ("plain", "int8", "int4", "bf16", "binary", "ternary", "sparse", "sparse_int8"),
             "causal_lm": ("plain", "int8", "int4", "bf16")}
 TASKS = tuple(NUMERICS)
-TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
+TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25, "binary": 0.25, "ternary": 0.25}
 _PACKED = ("int8", "int4")
 """numerics of language models that are another path"""
 _FEW_BITS = ("int4", "binary", "ternary")

@@ -168,7 +168,7 @@ def evenly(rows: Sequence[Any], most: int = MAX_ROWS) -> list[Any]:
 def tolerance(engine: str, numerics: str, precision: str) -> tuple[float | None, float]:
     """Allowed max |Δlogit| and agreement of an engine: judged where it promises equality for what it runs."""
     promised: dict[str, float] = parts.load("engine", engine).TOLERANCE
-    for promise in (precision, numerics):
+    for promise in (precision, numerics) if numerics == "plain" else (numerics, precision):
         if promise in promised:
             return promised[promise], AGREEMENT
     return None, AGREEMENT if numerics == "plain" else CHANGED_AGREEMENT
