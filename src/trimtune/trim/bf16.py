@@ -15,25 +15,9 @@ The engine realizes it, so it comes last in a chain of trims; the folder that it
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
-
-from trimtune.store import link_tree
-from trimtune.tune.recovery import Setting
+from trimtune.trim import _handed_on
 
 TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = False
 NUMERICS: str | None = "bf16"
-
-
-class Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) -> dict[str, Any]:
-    """Hand the source on by hard links; the engine makes the numbers bf16."""
-    Config.model_validate(config)
-    link_tree(source, folder)
-    return {}
+Config, run = _handed_on.Config, _handed_on.run

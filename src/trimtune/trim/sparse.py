@@ -17,25 +17,9 @@ that compile a graph of their own hold dense weights and have no such form. It r
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
-
-from trimtune.store import link_tree
-from trimtune.tune.recovery import Setting
+from trimtune.trim import _handed_on
 
 TASKS = ("text_classification",)
 NEEDS_DATA = False
 NUMERICS: str | None = "sparse"
-
-
-class Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) -> dict[str, Any]:
-    """Hand the source on by hard links; the engine leaves its zeros out."""
-    Config.model_validate(config)
-    link_tree(source, folder)
-    return {}
+Config, run = _handed_on.Config, _handed_on.run
