@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.trim.idle import idle
 
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import text_classification as task
@@ -30,20 +30,11 @@ def logits(module: Any, folder: Path) -> torch.Tensor:
 @pytest.fixture
 def with_idle_neurons(tuned: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
     """A tuned model whose every odd feed-forward neuron has no effect: its outgoing weights are zero."""
-    from safetensors.torch import load_file, save_file
+    def zero(name: str, tensor: torch.Tensor) -> None:
+        if name.endswith("output.dense.weight") and tensor.shape == (384, 1536):
+            tensor[:, 1::2] = 0
 
-    def make(kind: str) -> Path:
-        folder = tmp_path / f"idle-{kind}"
-        shutil.copytree(tuned(kind), folder)
-        state = load_file(folder / "model.safetensors")
-        for name in state:
-            if name.endswith("output.dense.weight") and state[name].shape == (384, 1536):
-                state[name][:, 1::2] = 0
-        (folder / "model.safetensors").unlink()
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
-
-    return make
+    return lambda kind: idle(tuned(kind), tmp_path / f"idle-{kind}", zero)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import LABELS
+from tests.trim.idle import idle
 from tests.trim.test_prune_ffn import TEXTS, logits
 
 from trimtune import parts
@@ -35,20 +35,11 @@ def answers(model: Any) -> torch.Tensor:
 @pytest.fixture
 def with_idle_heads(tuned: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
     """A tuned MiniLM whose every odd head has no effect: its columns of the output projections are zero."""
-    from safetensors.torch import load_file, save_file
+    def zero(name: str, tensor: torch.Tensor) -> None:
+        if name.endswith("attention.output.dense.weight"):
+            tensor.unflatten(1, (12, 32))[:, 1::2] = 0
 
-    def make(kind: str) -> Path:
-        folder = tmp_path / f"idle-{kind}"
-        shutil.copytree(tuned(kind), folder)
-        state = load_file(folder / "model.safetensors")
-        for name in state:
-            if name.endswith("attention.output.dense.weight"):
-                state[name].unflatten(1, (12, 32))[:, 1::2] = 0
-        (folder / "model.safetensors").unlink()
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
-
-    return make
+    return lambda kind: idle(tuned(kind), tmp_path / f"idle-{kind}", zero)
 
 
 @pytest.mark.slow
