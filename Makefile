@@ -1,9 +1,11 @@
-# PYTHON: the interpreter that makes the environment. VENV: where it lies.
+# PYTHON: the interpreter that makes the environment. VENV: where it lies. WORKERS: test processes side by side.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.trimtune-installed
 EXTRAS := embedded,openvino,onnx,dev
+WORKERS ?= 2
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-gguf check types quick docs clean
@@ -28,7 +30,7 @@ demo: setup
 	$(BIN)/trimtune run examples/helpdesk.yaml
 
 test: setup
-	$(BIN)/python -m pytest -q --durations=25
+	$(BIN)/python -m pytest -q --durations=25 $(SIDE_BY_SIDE)
 
 test-gguf: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS),gguf]' -c constraints.txt
@@ -42,7 +44,7 @@ types:
 	$(BIN)/mypy
 
 quick:
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(SIDE_BY_SIDE)
 
 docs: setup
 	$(BIN)/python scripts/docs.py

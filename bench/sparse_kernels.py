@@ -24,13 +24,13 @@ from typing import Any
 
 import torch
 
-from trimtune.engines import _graph, _int8_torch, onnx_runtime, openvino_ir
+from trimtune.engines import _graph, _int8_torch, _openvino_int8, onnx_runtime, openvino_ir
 from trimtune.measure import _machine
 from trimtune.process import threads
 from trimtune.study import data
 from trimtune.study.model import locate
 from trimtune.tasks import text_classification as task
-from trimtune.trim import _zeros
+from trimtune.trim import _grids, _zeros
 
 SHAPES = ((32, 384, 1536), (32, 1536, 384), (1024, 384, 1536))
 """tokens, inputs, outputs"""
@@ -77,7 +77,7 @@ def of_torch(home: Path) -> list[dict[str, Any]]:
             (gone,) = _zeros.lowest([weight.abs()], sparsity, "model")
             thin = weight.masked_fill(gone, 0)
             compressed, x_bf16, thin_bf16 = thin.to_sparse_csr(), x.bfloat16(), thin.bfloat16()
-            int8 = _int8_torch.linear(*_int8_torch.quantize(thin), None)
+            int8 = _int8_torch.linear(*_grids.quantize8(thin), None)
             ways = {"dense": partial(torch.nn.functional.linear, x, thin),
                     "dense bf16": partial(torch.nn.functional.linear, x_bf16, thin_bf16), "dense int8": partial(int8, x),
                     "csr": partial(by_columns, x, compressed),
@@ -118,7 +118,7 @@ def of_openvino(home: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for sparsity in (0.8,):
         with torch.inference_mode(False):
-            graph = openvino_ir._quantized(openvino_ir._traced(_with_zeros(sparsity), 64), locate("minilm"), texts, 64)
+            graph = _openvino_int8.quantized(openvino_ir._traced(_with_zeros(sparsity), 64), locate("minilm"), texts, 64)
         weights = [node.get_data() for node in graph.get_ordered_ops()
                    if node.get_type_name() == "Constant" and node.get_element_type() == openvino.Type.i8]
         zeros = [float((weight == 0).mean()) for weight in weights if weight.ndim == 2]

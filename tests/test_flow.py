@@ -7,16 +7,16 @@ import pytest
 
 from tests.conftest import ROOT
 from trimtune import flow, parts
-from trimtune.records import Fit
 from trimtune.results import Result
 from trimtune.ship.source import read_result
 from trimtune.study import read
 
 COLUMNS = ["candidate", "method", "trims", "engine", "status", "cause", "accuracy", "accuracy_low", "accuracy_high",
-           "macro_f1", "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb", "fit_seconds",
-           "inside_limits", "tied_with_best", "verdict", "verdict_against", "verdict_words"]
+           "macro_f1", "calibration_error", "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb",
+           "private_memory_mb", "size_mb", "load_ms", "energy_mj_per_row", "fit_seconds", "inside_limits",
+           "tied_with_best", "verdict", "verdict_against", "verdict_words"]
 
-STUDY = {"name": "small", "model": "minilm", "data": "helpdesk", "tune": ["head"], "trim": ["none", "int8"],
+STUDY = {"name": "small", "model": "minilm", "tune": ["head"], "trim": ["none", "int8"],
          "engine": ["torch_eager", "onnx_runtime"], "fit": {"epochs": 2, "max_length": 32},
          "budget": {"trials": 2, "seeds": 1, "minutes": 5}, "require": {"size_mb": "<= 60"}}
 
@@ -27,8 +27,14 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def result(runs):
-    return flow.run(read.resolve(STUDY, "study", runs), runs)
+def run(runs, helpdesk_files):
+    """Runs the study, with changes. All runs share one store, so what is asked for twice is made once."""
+    return lambda **changes: flow.run(read.resolve({**STUDY, "data": helpdesk_files, **changes}, "study", runs), runs)
+
+
+@pytest.fixture(scope="module")
+def result(run):
+    return run()
 
 
 @pytest.mark.slow
@@ -81,17 +87,17 @@ def tie_said(result, folder):
 
 
 @pytest.mark.slow
-def test_where_counting_words_is_enough_the_first_sentence_says_so(runs, tmp_path):
+def test_where_counting_words_is_enough_the_first_sentence_says_so(run, runs, tmp_path):
     for name in ("train", "validation", "test"):
         with (ROOT / "src/trimtune/data/helpdesk" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["label"] in ("login_problem", "refund_request", "feature_request")]
+        rows = rows[:{"train": 120, "validation": 48, "test": 120}[name]]
         with (tmp_path / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ["text", "label"])
             writer.writeheader()
             writer.writerows(rows)
     data = {name: str(tmp_path / f"{name}.csv") for name in ("train", "validation", "test")}
-    study = read.resolve({**STUDY, "name": "easy", "data": data, "trim": ["none"], "engine": ["torch_eager"]}, "study", runs)
-    found = flow.run(study, runs)
+    found = run(name="easy", data=data, trim=["none"], engine=["torch_eager"])
     assert tie_said(found, runs / "easy")
     assert found.choice.unbeaten_baselines
     assert found.choice.picked == "head@torch_eager"
@@ -101,14 +107,13 @@ def test_where_counting_words_is_enough_the_first_sentence_says_so(runs, tmp_pat
 
 
 @pytest.mark.slow
-def test_where_words_alone_say_little_tuning_beats_every_baseline(runs, shared_data, tmp_path):
+def test_where_words_alone_say_little_tuning_beats_every_baseline(run, runs, shared_data, tmp_path):
     lines = (shared_data / "sst2" / "train.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     for name, part in (("train", lines[1:1201]), ("validation", lines[1201:1501]), ("test", lines[1501:2301])):
         (tmp_path / f"{name}.csv").write_text(lines[0] + "".join(part), encoding="utf-8")
     data = {name: str(tmp_path / f"{name}.csv") for name in ("train", "validation", "test")}
-    study = {**STUDY, "name": "sentiment", "data": data, "tune": ["lora"], "trim": ["none"], "engine": ["torch_eager"],
-             "fit": {"epochs": 2, "max_length": 48}, "budget": {"trials": 1, "seeds": 1, "minutes": 5}, "require": None}
-    found = flow.run(read.resolve(study, "study", runs), runs)
+    found = run(name="sentiment", data=data, tune=["lora"], trim=["none"], engine=["torch_eager"],
+                fit={"epochs": 2, "max_length": 48}, budget={"trials": 1, "seeds": 1, "minutes": 5}, require=None)
     assert not tie_said(found, runs / "sentiment")
     assert found.choice.unbeaten_baselines == ()
     known = {name for name in parts.names("baseline") if "text_classification" in parts.load("baseline", name).TASKS}
@@ -116,9 +121,8 @@ def test_where_words_alone_say_little_tuning_beats_every_baseline(runs, shared_d
 
 
 @pytest.mark.slow
-def test_a_rerun_with_one_more_method_takes_only_the_new_one(result, runs):
-    wider = {**STUDY, "tune": ["head", "lora"], "skip": ["lora+*", "lora@onnx_runtime"]}
-    more = flow.run(read.resolve(wider, "study", runs), runs)
+def test_a_rerun_with_one_more_method_takes_only_the_new_one(result, run):
+    more = run(tune=["head", "lora"], skip=["lora+*", "lora@onnx_runtime"])
     assert more.row("lora@torch_eager").status == "measured"
     fresh = {(step.step, step.part) for step in more.steps if not step.reused}
     assert {step.part for step in more.steps if step.step == "tune" and step.reused} == {"head"}
@@ -129,10 +133,8 @@ def test_a_rerun_with_one_more_method_takes_only_the_new_one(result, runs):
 
 
 @pytest.mark.slow
-def test_a_candidate_that_fails_is_a_row_with_its_cause_and_stops_nothing(runs):
-    study = read.resolve({**STUDY, "name": "failing", "tune": ["head", {"lora": {"targets": ["q_proj"]}}], "trim": ["none"],
-                          "engine": ["torch_eager"]}, "study", runs)
-    found = flow.run(study.model_copy(update={"fit": Fit(epochs=2, max_length=32)}), runs)
+def test_a_candidate_that_fails_is_a_row_with_its_cause_and_stops_nothing(run):
+    found = run(name="failing", tune=["head", {"lora": {"targets": ["q_proj"]}}], trim=["none"], engine=["torch_eager"])
     failed = next(row for row in found.rows if row.status == "failed")
     assert "q_proj" in failed.cause
     assert "query" in failed.cause
@@ -167,25 +169,23 @@ def run(folder, source, config, setting):
 
 
 @pytest.mark.slow
-def test_a_dropped_in_trim_runs_like_any_other(result, runs, tmp_path, monkeypatch):
+def test_a_dropped_in_trim_runs_like_any_other(result, run, tmp_path, monkeypatch):
     (tmp_path / "trim").mkdir()
     (tmp_path / "trim" / "mirror.py").write_text(MIRROR)
     monkeypatch.setenv("TRIMTUNE_PARTS", str(tmp_path))
-    mirror = {**STUDY, "name": "mirror", "trim": ["mirror"], "engine": ["torch_eager"]}
-    found = flow.run(read.resolve(mirror, "study", runs), runs)
+    found = run(name="mirror", trim=["mirror"], engine=["torch_eager"])
     mirrored, plain = found.row("head+mirror@torch_eager"), found.row("head@torch_eager")
     assert mirrored.status == "measured", mirrored.cause
     assert found.predictions[mirrored.name] == found.predictions[plain.name]
 
 
 @pytest.mark.slow
-def test_an_engine_that_is_not_here_makes_its_candidates_unavailable(result, runs, tmp_path, monkeypatch):
+def test_an_engine_that_is_not_here_makes_its_candidates_unavailable(result, run, tmp_path, monkeypatch):
     source = parts._files("engine")["torch_eager"].read_text(encoding="utf-8")
     (tmp_path / "engines").mkdir()
     (tmp_path / "engines" / "absent.py").write_text(source + "\n\ndef available():\n    return 'pip install absent'\n")
     monkeypatch.setenv("TRIMTUNE_PARTS", str(tmp_path))
-    study = read.resolve({**STUDY, "name": "absent", "trim": ["none"], "engine": ["absent", "torch_eager"]}, "study", runs)
-    found = flow.run(study, runs)
+    found = run(name="absent", trim=["none"], engine=["absent", "torch_eager"])
     gone = found.row("head@absent")
     assert gone.status == "unavailable"
     assert gone.cause == "absent is not available here: pip install absent"

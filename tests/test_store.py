@@ -156,6 +156,7 @@ def test_a_failure_is_recorded_and_leaves_nothing_half(store: Store, events: lis
     assert states(events) == ["start", "failed"] * 2, "the next run tries again"
 
 
+@pytest.mark.slow
 def test_a_killed_child_is_recorded_and_the_run_goes_on(store: Store) -> None:
     with pytest.raises(StepFailed, match="killed"):
         store.step("tune", "lora", half_then_die, {})
@@ -206,6 +207,7 @@ def test_the_next_run_continues_where_a_killed_one_left_off(store: Store, events
     assert following.get("data", "rows") is not None
 
 
+@pytest.mark.slow
 def test_what_a_killed_step_left_is_used_counted_and_then_removed(store: Store) -> None:
     with pytest.raises(StepFailed, match="killed"):
         store.step("tune", "lora", half_way_then_on, {})

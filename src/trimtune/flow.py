@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from trimtune import parts
+from trimtune import chains, parts
 from trimtune.choose.choose import choose
 from trimtune.engines._export import exported, why_not
 from trimtune.errors import StepFailed, Unavailable
@@ -55,6 +55,8 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         methods = {candidate.method.label: candidate.method for candidate in candidates}
         tuned = {label: search.tune(method, study, base, rows, store) for label, method in methods.items()}
         store.stage("trim and export")
+        searched, ledgers = chains.search(study, tuned, rows, store)
+        candidates += searched
         built = {candidate.name: _build(candidate, study, tuned, rows, store) for candidate in candidates}
         store.stage("measure")
         engines = {candidate.name: candidate.engine for candidate in candidates}
@@ -70,8 +72,8 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         metric, truth = parts.load("task", study.task).METRIC, tuple(rows.facts.get("test_labels", ()))
         result = Result(study=study, data=facts, machine=machine.describe(), rows=tuple(lines), searches=searches,
                         choice=choose(lines, measured.by_row, truth, study.require, study.prefer, baselines, metric,
-                                      measured.by_answer, measured.by_round, machine.describe()),
-                        baselines=baselines, steps=tuple(store.steps),
+                                      measured.by_answer, measured.by_round, machine.describe(), facts.labels),
+                        baselines=baselines, chains=ledgers, steps=tuple(store.steps),
                         predictions={name: tuple(found) for name, found in measured.by_row.items()}, truth=truth,
                         by_answer={name: tuple(map(tuple, found)) for name, found in measured.by_answer.items() if found},
                         by_round=measured.by_round,
@@ -103,7 +105,7 @@ def rechoose(result: Result, require: Sequence[Limit] | None = None, prefer: Pre
     study = result.study.model_copy(update={"require": result.study.require if require is None else tuple(require),
                                             "prefer": prefer or result.study.prefer})
     choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer, result.baselines,
-                    parts.load("task", study.task).METRIC, result.by_answer, result.by_round, result.machine)
+                    parts.load("task", study.task).METRIC, result.by_answer, result.by_round, result.machine, result.data.labels)
     return result.model_copy(update={"study": study, "choice": choice})
 
 

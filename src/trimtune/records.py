@@ -83,19 +83,44 @@ class Budget(Record):
     minutes: float = Field(20.0, gt=0, description="cap for each method's search, in minutes of fitting")
 
 
+class Auto(Record):
+    """How many chains of trims `trim: auto` tries, for each method on each engine, and how many of them it measures."""
+
+    tries: int = Field(10, ge=1, le=1000, description="chains that are tried, judged on the validation rows")
+    keep: int = Field(3, ge=1, le=100, description="of these, candidates that are measured as those of `trim` are")
+
+
 class Limit(Record):
-    """One `require` line, such as latency_p50_ms <= 8."""
+    """One `require` line, such as latency_p50_ms <= 8, or accuracy >= parent - 0.01: against the same method without trims."""
 
     reading: str
     op: Literal["<=", ">=", "<", ">"]
     value: float
+    """the bound; of a limit against the parent how much more than the parent's reading it is, negative for less"""
+    parent: bool = False
+    percent: bool = False
+    """`value` is a percentage of the parent's reading"""
+    surely: bool = False
+    """the end of the paired difference's interval counts, not the difference itself"""
 
     def allows(self, value: float) -> bool:
+        """Whether a reading is inside; of a limit against the parent, whether a difference to it is, in the unit of `value`."""
         return {"<=": value <= self.value, ">=": value >= self.value,
                 "<": value < self.value, ">": value > self.value}[self.op]
 
+    @property
+    def margin(self) -> str:
+        """` - 0.01`, ` + 2%`, or nothing, as it stands behind the parent."""
+        much = f"{abs(self.value):g}{'%' if self.percent else ''}"
+        return f" {'-' if self.value < 0 else '+'} {much}" if self.value else ""
+
+    @property
+    def bound(self) -> str:
+        """`8`, or `parent - 0.01 surely`"""
+        return f"parent{self.margin}{' surely' if self.surely else ''}" if self.parent else f"{self.value:g}"
+
     def __str__(self) -> str:
-        return f"{self.reading} {self.op} {self.value:g}"
+        return f"{self.reading} {self.op} {self.bound}"
 
 
 class Study(Record):
@@ -108,6 +133,8 @@ class Study(Record):
     tune: tuple[Use, ...]
     trim: tuple[tuple[Use, ...], ...]
     engine: tuple[Use, ...]
+    auto: Auto | None = None
+    """chains that are searched beside those of `trim`"""
     skip: tuple[str, ...] = ()
     """patterns of candidate names, such as `head+*@torch_eager`, that are not built"""
     fit: Fit = Fit()

@@ -81,6 +81,27 @@ class Search(Record):
     """why the method failed as a whole, if it did"""
 
 
+class ChainTry(Record):
+    """One chain of trims that was tried, on the validation rows."""
+
+    trims: str
+    score: float | None = None
+    size_mb: float | None = None
+    ms: float | None = None
+    """of one row, when nothing else took turns with it"""
+    kept: bool = False
+    words: str = ""
+    """why it was left, if it was before its end"""
+
+
+class ChainSearch(Record):
+    """The ledger of `trim: auto` for one method on one engine; the first entry is the untrimmed model."""
+
+    method: str
+    engine: str
+    tries: tuple[ChainTry, ...]
+
+
 class Baseline(Record):
     """A rule that needs no tuning, scored on the same test rows; or the cause why it could not be."""
 
@@ -207,6 +228,7 @@ class Result(Record):
     examples: dict[str, tuple[dict[str, Any], ...]] = Field(default_factory=dict)
     """candidate name → a language model's first answers: prompt, reference, answer, ended"""
     baselines: tuple[Baseline, ...] = ()
+    chains: tuple[ChainSearch, ...] = ()
     truth: tuple[int, ...] = ()
     version: str = ""
     created: str = ""

@@ -50,15 +50,19 @@ class _Plain(_Quiet):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self.started = self.said = time.monotonic()
+        self.step = ""
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
         if event["kind"] in ("note", "stage", "resumed"):
             self._print(event["text"])
-        elif event["kind"] == "step" and event["state"] != "start":
+        elif event["kind"] == "step" and event["state"] == "start":
+            self.step = f"{_named(event)}: "
+        elif event["kind"] == "step":
+            self.step = ""
             self._print(finished(event))
         elif event["kind"] == "progress" and time.monotonic() - self.said >= SECONDS_BETWEEN:
-            self._print(f"   {event['text']} {_share(event)}".rstrip())
+            self._print(f"   {self.step}{event['text']} {_share(event)}".rstrip())
 
     def _print(self, text: str) -> None:
         self.said = time.monotonic()
@@ -83,7 +87,7 @@ class _Live(_Quiet):
         elif kind in ("note", "resumed"):
             self.console.print(Text(event["text"], style="dim"))
         elif kind == "step" and event["state"] == "start":
-            self.step = f"{event['step']} {event['part']}"
+            self.step = _named(event)
             self._new(self.step, None)
         elif kind == "step":
             self._drop()
@@ -121,14 +125,19 @@ class _Times(ProgressColumn):
 
 
 def finished(event: Event) -> str:
-    """One finished step as a line: `done    tune lora  12.3 s (process 0.4 s)`."""
-    name = f"{event['state']:7} {event['step']} {event['part']}"
+    """One finished step as a line: `done    tune lora at learning rate 0.0012, seed 0: 12.3 s (process 0.4 s)`."""
+    name = f"{event['state']:7} {_named(event)}"
     if event["state"] == "failed":
         return f"{name}: {event.get('cause', '')}"
     if event["state"] == "reused":
         return f"{name} ({event.get('seconds', 0.0):.1f} s spared)"
     start = event.get("start_seconds") or 0.0
-    return f"{name} {event.get('seconds', 0.0):.1f} s" + (f" (process {start:.1f} s)" if start >= 0.05 else "")
+    return f"{name}: {event.get('seconds', 0.0):.1f} s" + (f" (process {start:.1f} s)" if start >= 0.05 else "")
+
+
+def _named(event: Event) -> str:
+    about = event.get("about")
+    return f"{event['step']} {event['part']}" + (f" {about}" if about else "")
 
 
 def _share(event: Event) -> str:

@@ -108,13 +108,14 @@ class Store:
 
     def step(self, step: str, part: str, work: Callable[..., dict[str, Any]], arguments: dict[str, Any], *,
              config: dict[str, Any] | None = None, parents: tuple[Artifact, ...] = (), seed: int = 0, code: str = "",
-             fresh: bool = True, spent: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Artifact:
+             fresh: bool = True, spent: tuple[float, float, float] = (0.0, 0.0, 0.0), about: str = "") -> Artifact:
         """The artifact of this recipe: read from the store if it is there, else made by `work(folder, **arguments)`.
 
         `work` writes its files into `folder` and returns the artifact's facts (plain JSON). `config` must hold
         everything in `arguments` that decides the outcome and is neither a parent nor the seed. `spent` is what was
         done for it before this call, if anything: seconds, start-up seconds, peak MB. Work that goes on from what an
         earlier process left in `kept(folder)` emits "resumed" with the seconds and peak MB that led there; they count too.
+        `about` tells the watcher which of several steps of this part it is.
 
         Raises:
             StepFailed: `work` failed; the failure stands in the ledger and the next run tries again.
@@ -126,9 +127,9 @@ class Store:
             return self._made[key]
         found = self._read(home)
         if found:
-            self._note(found)
+            self._note(found, about)
             return found
-        self.watch({"kind": "step", "state": "start", "step": step, "part": part})
+        self.watch({"kind": "step", "state": "start", "step": step, "part": part, "about": about})
         started = time.perf_counter()
         folder = self.folder / "tmp" / f"{home.name}.{os.getpid()}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -141,7 +142,7 @@ class Store:
             _commit(folder, home, artifact)
             shutil.rmtree(self.folder / "checkpoints" / home.name, ignore_errors=True)
         except (StepFailed, OSError) as error:
-            self._note_failure(step, part, key, time.perf_counter() - started, cause_of(error))
+            self._note_failure(step, part, about, key, time.perf_counter() - started, cause_of(error))
             self._failed[key] = error if isinstance(error, StepFailed) else StepFailed(cause_of(error))
             raise self._failed[key] from None
         except KeyboardInterrupt:
@@ -150,7 +151,7 @@ class Store:
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        self._note(artifact)
+        self._note(artifact, about)
         return artifact
 
     def get(self, step: str, part: str, *, config: dict[str, Any] | None = None, parents: tuple[Artifact, ...] = (),
@@ -232,16 +233,16 @@ class Store:
         home.rename(aside)
         shutil.rmtree(aside)
 
-    def _note(self, artifact: Artifact) -> None:
+    def _note(self, artifact: Artifact, about: str) -> None:
         self._made[artifact.key] = artifact
         self.steps.append(Step(**{name: getattr(artifact, name) for name in Step.model_fields if name != "cause"}))
         self.watch({"kind": "step", "state": "reused" if artifact.reused else "done", "step": artifact.step,
-                    "part": artifact.part, "seconds": artifact.seconds, "start_seconds": artifact.start_seconds})
+                    "part": artifact.part, "about": about, "seconds": artifact.seconds, "start_seconds": artifact.start_seconds})
 
-    def _note_failure(self, step: str, part: str, key: str, seconds: float, cause: str) -> None:
+    def _note_failure(self, step: str, part: str, about: str, key: str, seconds: float, cause: str) -> None:
         self.steps.append(Step(step=step, part=part, key=key, seconds=seconds, start_seconds=0, peak_memory_mb=0,
                                reused=False, cause=cause))
-        self.watch({"kind": "step", "state": "failed", "step": step, "part": part, "cause": cause})
+        self.watch({"kind": "step", "state": "failed", "step": step, "part": part, "about": about, "cause": cause})
 
 
 def _commit(folder: Path, home: Path, artifact: Artifact) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from trimtune.choose.compare import answers
 from trimtune.records import Candidate, Limit, Reading, Use
 from trimtune.results import Row, Turns
 
@@ -53,3 +54,16 @@ def right(count: int, shift: int = 0, n: int = N) -> tuple[int, ...]:
 def predictions(rows: Sequence[Row], *counts: int) -> dict[str, tuple[int, ...]]:
     """Nested: a row that the weaker candidate has right, the stronger one has right too."""
     return {row.name: right(count) for row, count in zip(rows, counts, strict=True)}
+
+
+def no_worse(rows: Sequence[Row], given: Any, truth: Sequence[int], prefer: str, before: str | None, after: str | None) -> None:
+    """Asserts that the pick under wider limits is no worse than the one before, by what is preferred."""
+    if before is None:
+        return
+    assert after is not None
+    if prefer == "quality":
+        assert not answers(given, truth, [each.name for each in rows]).better(before, after)
+        return
+    name, noise = {"latency": ("latency_p50_ms", 1.01 / 0.99), "size": ("size_mb", 1.01), "cost": ("fit_seconds", 1.1)}[prefer]
+    value = {each.name: found if (found := each.value(name)) is not None else float("inf") for each in rows}
+    assert value[after] <= value[before] * noise

@@ -5,9 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.choose.candidates import limit, row
 
-from trimtune.choose.limits import check, nearest, reason, relaxed, violated
+from trimtune.choose.bounds import Bound, bounds_of
+from trimtune.choose.limits import broken, check, nearest, reason, relaxed
 from trimtune.errors import TrimtuneError
 from trimtune.records import Limit
+from trimtune.results import Row
+
+
+def bound(each: Row, text: str) -> Bound:
+    return bounds_of(each, [limit(text)])[0]
 
 
 def test_a_limit_on_a_reading_that_nobody_has_is_an_error_with_the_nearest_name() -> None:
@@ -16,21 +22,21 @@ def test_a_limit_on_a_reading_that_nobody_has_is_an_error_with_the_nearest_name(
 
 
 def test_the_reason_names_value_and_limit() -> None:
-    assert reason(row("full", ms=12.3), limit("latency_p50_ms <= 8")) == "latency_p50_ms 12.3 > 8"
-    assert reason(row("full", ms=8.0004), limit("latency_p50_ms <= 8")) == "latency_p50_ms 8.0004 > 8"
-    assert reason(row("full", ms=None), limit("latency_p50_ms <= 8")) == \
+    assert reason(bound(row("full", ms=12.3), "latency_p50_ms <= 8")) == "latency_p50_ms 12.3 > 8"
+    assert reason(bound(row("full", ms=8.0004), "latency_p50_ms <= 8")) == "latency_p50_ms 8.0004 > 8"
+    assert reason(bound(row("full", ms=None), "latency_p50_ms <= 8")) == \
         "latency_p50_ms <= 8 can't be judged, not measured: too few samples, 118 of 200"
 
 
 def test_a_reading_without_a_value_is_outside() -> None:
-    assert violated(row("full", ms=None), [limit("latency_p50_ms <= 1000")])
+    assert broken([bound(row("full", ms=None), "latency_p50_ms <= 1000")])
 
 
 def test_the_nearest_has_the_smallest_largest_violation() -> None:
     rows = [row("full", ms=9.0, mb=90), row("lora", ms=12.0, mb=35), row("head", ms=None)]
-    found = nearest(rows, [limit("latency_p50_ms <= 8"), limit("size_mb <= 30")])
-    assert found is rows[1]
-    assert nearest(rows[2:], [limit("latency_p50_ms <= 8")]) is None
+    bounds = {each.name: bounds_of(each, [limit("latency_p50_ms <= 8"), limit("size_mb <= 30")]) for each in rows}
+    assert nearest(rows, bounds) is rows[1]
+    assert nearest(rows[2:], bounds) is None
 
 
 @given(st.sampled_from(["<=", "<", ">=", ">"]), st.floats(0, 1e6), st.floats(1e-3, 1e6))

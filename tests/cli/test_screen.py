@@ -18,7 +18,8 @@ EVENTS = [
     {"kind": "step", "state": "start", "step": "tune", "part": "lora"},
     *({"kind": "progress", "text": "fit", "done": index, "total": 500} for index in range(500)),
     {"kind": "score", "epoch": 0, "score": 0.5},
-    {"kind": "step", "state": "done", "step": "tune", "part": "lora", "seconds": 12.34, "start_seconds": 0.36},
+    {"kind": "step", "state": "done", "step": "tune", "part": "lora", "about": "at learning rate 0.001, seed 0",
+     "seconds": 12.34, "start_seconds": 0.36},
     {"kind": "step", "state": "reused", "step": "tune", "part": "head", "seconds": 2.0, "start_seconds": 0.0},
     {"kind": "step", "state": "failed", "step": "trim", "part": "int8", "cause": "no [kernel] here"},
     {"kind": "warning", "text": "it is made again"},
@@ -30,21 +31,22 @@ def test_a_log_has_a_line_per_finished_step() -> None:
     shown = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     assert shown.stdout == ""
     lines = [line.partition("] ")[2] or line for line in shown.stderr.splitlines()]
-    assert lines == ["tune", "done    tune lora 12.3 s (process 0.4 s)", "reused  tune head (2.0 s spared)",
-                     "failed  trim int8: no [kernel] here", "warning: it is made again"]
+    assert lines == ["tune", "done    tune lora at learning rate 0.001, seed 0: 12.3 s (process 0.4 s)",
+                     "reused  tune head (2.0 s spared)", "failed  trim int8: no [kernel] here", "warning: it is made again"]
 
 
 def test_a_log_gets_progress_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(screen.time, "monotonic", lambda: now[0])
-    console = Console(file=io.StringIO(), width=80)
+    console = Console(file=io.StringIO(), width=100)
     watch = screen._Plain(console)
+    watch({"kind": "step", "state": "start", "step": "tune", "part": "lora", "about": "at learning rate 0.001, seed 0"})
     for index in range(100):
         now[0] += 0.5
         watch({"kind": "progress", "text": "fit", "done": index, "total": 100})
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert len(lines) == 5
-    assert lines[0] == "[00:10]    fit 19%"
+    assert lines[0] == "[00:10]    tune lora at learning rate 0.001, seed 0: fit 19%"
 
 
 def test_a_terminal_keeps_the_finished_steps_alone() -> None:
@@ -64,7 +66,7 @@ def test_a_terminal_keeps_the_finished_steps_alone() -> None:
     os.close(ours)
     assert command.wait() == 0
     text = shown.decode()
-    assert "done    tune lora 12.3 s" in text
+    assert "done    tune lora at learning rate 0.001, seed 0: 12.3 s" in text
     assert "no [kernel] here" in text
     assert "\x1b[?25h" in text, "the cursor is shown again"
 

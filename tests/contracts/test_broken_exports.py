@@ -45,6 +45,12 @@ def texts(helpdesk_rows: Path) -> list[str]:
     return data.load(helpdesk_rows).validation.texts
 
 
+@pytest.fixture(scope="module")
+def whole(source: Path, texts: list[str]) -> tuple[Any, Any]:
+    """What the model itself answers: the usual batches, and the padded one."""
+    return parity.model_logits(source, TASK, texts, 64, merge=True), padding.model(source, TASK, texts[:32], 64)
+
+
 def broken(way: str) -> Callable[[Any], Any]:
     """What stands in for `_graph.logits_only`."""
     import torch
@@ -75,13 +81,11 @@ def broken(way: str) -> Callable[[Any], Any]:
 
 
 @pytest.mark.parametrize(("engine", "numerics", "way"), EXPORTS)
-def test_a_broken_export_is_refused(engine: str, numerics: str, way: str, source: Path, texts: list[str], tmp_path: Path,
-                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_export_is_refused(engine: str, numerics: str, way: str, source: Path, texts: list[str], whole: tuple[Any, Any],
+                                    tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = parts.load("engine", engine)
     if part.available():
         pytest.skip(part.available())
-    reference = parity.model_logits(source, TASK, texts, 64, merge=True)
-    padded_reference = padding.model(source, TASK, texts[:32], 64)
     monkeypatch.setattr(_graph, "logits_only", broken(way))
     try:
         facts = part.export(tmp_path, source, part.Config().model_dump(), numerics, texts, 64)
@@ -92,7 +96,7 @@ def test_a_broken_export_is_refused(engine: str, numerics: str, way: str, source
         found = parity.engine_logits(tmp_path, engine, TASK, texts, 64)
         padded = padding.engine(tmp_path, engine, TASK, texts[:32], 64)
         hops = [label_gate.engine_hop(engine, numerics, facts["precision"], one, other)
-                for one, other in ((reference, found), (padded_reference, padded))]
+                for one, other in zip(whole, (found, padded), strict=True)]
         failed = [hop for hop in hops if not hop.passed]
         assert failed, f"nothing refused it: {hops}"
         refused = str(parity.ParityFailed(failed[0]))

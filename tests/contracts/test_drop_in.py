@@ -121,6 +121,7 @@ def test_a_study_can_use_it(house: Path) -> None:
     assert run(house, "-c", code).strip() == "['lemon@juicer', 'lemon+peel(zest=4)@juicer']"
 
 
+@pytest.mark.slow
 def test_the_command_line_lists_and_explains_it(house: Path) -> None:
     listed = run(house, "-m", "trimtune", "parts")
     assert all(name in listed for name in DROPPED.values())
@@ -134,6 +135,7 @@ def test_the_help_of_tune_names_it(house: Path) -> None:
     assert "lemon" in run(house, "-m", "trimtune", "tune", "--help")
 
 
+@pytest.mark.slow
 def test_the_contract_tests_find_it(house: Path) -> None:
     only = " or ".join(f"{kind}-{name}" for kind, name in DROPPED.items())
     shown = run(house, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contracts/test_parts.py", "-k", only, folder=ROOT)

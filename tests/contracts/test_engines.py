@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import KINDS, LABELS
+from tests.conftest import LABELS
 from tests.engines.small_classifier import small_classifier
 
 from trimtune import parts
@@ -20,10 +20,11 @@ from trimtune.study import data
 from trimtune.tasks import text_classification as task
 
 ENGINES = [name for name in parts.names("engine") if "text_classification" in parts.load("engine", name).TASKS]
-SMALL = "small"
-"""a prefix on a model of one layer: what engines that only a study names are tested on, since their exports take long"""
+SMALL = ("small-lora", "small-prefix", "small-prompt")
+"""adapters on a model of one layer, whose exports take little time; `full` is the whole MiniLM"""
 RUNS = [(name, kind) for name in ENGINES
-        for kind in ((SMALL,) if getattr(parts.load("engine", name), "ONLY_IF_NAMED", False) else KINDS)]
+        for kind in (SMALL[1:2] if getattr(parts.load("engine", name), "ONLY_IF_NAMED", False) else ("full", *SMALL))]
+"""engines that only a study names take long even so: one kind is enough"""
 pytestmark = pytest.mark.slow
 SHIPPABLE = {".safetensors", ".onnx", ".xml", ".bin", ".json", ".txt", ".model", ".jinja", ".plan", ".cache"}
 FAR = {"int8": (0.3, 0.95), "int4": (0.6, 0.8)}
@@ -39,9 +40,11 @@ class Runnable:
 
 @pytest.fixture(scope="module")
 def tuned(tuned: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folders of all tests, and the small one."""
-    small = cache(lambda: small_classifier(tmp_path_factory.mktemp(SMALL), prefix=True))
-    return lambda kind: small() if kind == SMALL else tuned(kind)
+    """The folders of all tests, and the small ones."""
+    def make(kind: str) -> Path:
+        return small_classifier(tmp_path_factory.mktemp(kind), kind.removeprefix("small-")) if kind in SMALL else tuned(kind)
+
+    return cache(make)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +88,7 @@ def tolerance(engine: str, facts: dict[str, Any]) -> float:
 
 def usual(engine: str, kind: str) -> str:
     """The kind that a test of one kind takes."""
-    return kind if (engine, kind) in RUNS else SMALL
+    return kind if (engine, kind) in RUNS else SMALL[1]
 
 
 def texts_of(folder: Path, rows: Path, count: int = 48) -> dict[str, np.ndarray]:
@@ -122,7 +125,7 @@ def test_fewer_bits_stay_near_and_really_shrink(engine: str, numerics: str, runn
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_batch_and_length_are_free(engine: str, runnable: Any, expected: Any) -> None:
-    kind, draw = usual(engine, "prefix"), np.random.default_rng(0)
+    kind, draw = usual(engine, "small-prefix"), np.random.default_rng(0)
     ready = runnable(engine, kind, "plain")
     for batch, tokens in ((1, 3), (64, 3), (2, 128), (7, 33), (1, 3)):
         inputs = {"input_ids": draw.integers(1000, 20000, (batch, tokens)), "attention_mask": np.ones((batch, tokens), np.int64)}
@@ -144,7 +147,7 @@ def test_padding_changes_no_answer(engine: str, kind: str, runnable: Any) -> Non
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_everything_that_ships_lies_in_the_folder(engine: str, runnable: Any, tuned: Any, helpdesk_rows: Path) -> None:
-    ready, source = runnable(engine, usual(engine, "lora"), "plain"), tuned(usual(engine, "lora"))
+    ready, source = runnable(engine, usual(engine, "small-lora"), "plain"), tuned(usual(engine, "small-lora"))
     files = [path for path in ready.folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= SHIPPABLE
     for path in files:
@@ -156,7 +159,7 @@ def test_everything_that_ships_lies_in_the_folder(engine: str, runnable: Any, tu
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_facts_say_what_runs(engine: str, runnable: Any) -> None:
-    facts = runnable(engine, usual(engine, "lora"), "plain").facts
+    facts = runnable(engine, usual(engine, "small-lora"), "plain").facts
     assert facts["packed"] == "plain"
     assert facts["precision"] in {"fp32", "bf16", "fp16"}
     assert json.loads(json.dumps(facts)) == facts

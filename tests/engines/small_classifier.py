@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.conftest import LABELS
+from tests.conftest import LABELS, leave_adapter
 
 
-def small_classifier(folder: Path, prefix: bool = False) -> Path:
-    """A model folder: a BERT of one layer with weights at random, large enough that its answers lie far apart.
+def small_classifier(folder: Path, kind: str = "full", layers: int = 1) -> Path:
+    """A model folder: a narrow BERT with weights at random, large enough that its answers lie far apart.
 
     Args:
-        prefix: with 20 virtual tokens in `adapter/`.
+        kind: how it was tuned: of `lora`, `prefix` and `prompt` a random adapter lies in `adapter/`.
     """
     import torch
-    from peft import PrefixTuningConfig, get_peft_model
     from transformers import BertConfig, BertForSequenceClassification
 
     from trimtune.study.model import locate
     from trimtune.tasks import text_classification as task
 
     tokenizer = task.load_tokenizer(locate("minilm"))
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=1, num_attention_heads=4,
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=layers, num_attention_heads=4,
                         intermediate_size=128, max_position_embeddings=160, initializer_range=0.3,
                         id2label=dict(enumerate(LABELS)), pad_token_id=tokenizer.pad_token_id,
                         label2id={label: index for index, label in enumerate(LABELS)})
@@ -29,8 +28,6 @@ def small_classifier(folder: Path, prefix: bool = False) -> Path:
     model = BertForSequenceClassification(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    if prefix:
-        wrapped = get_peft_model(task.load_base(folder), PrefixTuningConfig(task_type=task.PEFT_TASK, num_virtual_tokens=20))
-        wrapped.peft_config["default"].base_model_name_or_path = "small"  # and not the folder that it was read from
-        wrapped.save_pretrained(str(folder / task.ADAPTER))
+    if kind != "full":
+        leave_adapter(task.load_base(folder), kind, folder, {"lora_B": 0.2})
     return folder

@@ -17,7 +17,7 @@ needs_compiler = pytest.mark.skipif(torch_compiled.available() is not None, reas
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_classifier(tmp_path_factory.mktemp("small"), prefix=True)
+    return small_classifier(tmp_path_factory.mktemp("small"), "prefix")
 
 
 def graphs() -> int:

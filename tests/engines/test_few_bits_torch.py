@@ -120,9 +120,15 @@ def test_layers_that_other_trims_cut_are_packed_as_well(tuned: Callable[[str], P
         assert torch.equal(found.get_submodule(name).weight, layer.weight), name
 
 
+@pytest.mark.slow
 def test_a_folder_that_no_trim_made_is_refused(tuned: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="is not binary"):
         torch_eager.export(tmp_path, tuned("full"), {}, "binary", [], 32)
+
+
+def test_a_folder_without_formats_is_not_mixed(tuned: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match=r"config\.json does not name the format of each linear layer"):
+        torch_eager.export(tmp_path, tuned("full"), {}, "mixed", [], 32)
 
 
 def test_models_without_linear_layers_are_refused(tmp_path: Path) -> None:

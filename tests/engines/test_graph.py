@@ -30,6 +30,7 @@ def test_the_faster_wins_and_a_near_tie_stays_with_the_first() -> None:
     assert _graph.fastest({"fp32": waiting(4), "bf16": waiting(9)}, 100, 32)[0] == "fp32"
 
 
+@pytest.mark.slow
 def test_a_graph_that_ignores_the_mask_is_refused(tuned: Callable[[str], Path]) -> None:
     model: Any = task.load_model(tuned("full"))
     right = torch_eager._runner(model)
@@ -44,6 +45,7 @@ def test_a_graph_that_ignores_the_mask_is_refused(tuned: Callable[[str], Path]) 
         _graph.check(lambda inputs: right(inputs) * np.nan, model, 24, 1e-4, "mine")
 
 
+@pytest.mark.slow
 def test_a_format_that_answers_too_differently_is_left_out_and_the_first_is_refused(tuned: Callable[[str], Path]) -> None:
     model: Any = task.load_model(tuned("full"))
     right = torch_eager._runner(model)

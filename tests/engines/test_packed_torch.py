@@ -12,8 +12,8 @@ from tests.study.faults import fault
 
 from trimtune.engines import _packed_torch, torch_eager
 from trimtune.engines._decoding import generate, padded
-from trimtune.engines._int8_torch import quantize
 from trimtune.tasks import causal_lm
+from trimtune.trim import _grids
 
 SIZES = {"int8": 0.30, "int4": 0.28}
 """of the float32 file, at most: half of these models is the table of tokens, int8 in both"""
@@ -26,7 +26,7 @@ FAR = {"int8": 0.06, "int4": 0.35}
 def test_the_int8_kernel_computes_the_plain_product(shape: tuple[int, ...], bias: Any) -> None:
     draw = torch.Generator().manual_seed(0)
     weight, x = torch.randn(48, 64, generator=draw), torch.randn(shape, generator=draw)
-    packed = quantize(weight)
+    packed = _grids.quantize8(weight)
     found = _packed_torch._int8()(*packed, bias)(x)
     torch.testing.assert_close(found, _packed_torch.linear8_reference(x, *packed, bias), rtol=1e-4, atol=1e-4)
     plain = torch.nn.functional.linear(x, weight, bias)
@@ -45,7 +45,7 @@ def test_the_int4_kernel_computes_the_plain_product(shape: tuple[int, ...]) -> N
 
 
 def test_a_token_in_int8_does_not_see_its_neighbors() -> None:
-    layer = _packed_torch._int8()(*quantize(torch.randn(16, 32, generator=torch.Generator().manual_seed(0))), None)
+    layer = _packed_torch._int8()(*_grids.quantize8(torch.randn(16, 32, generator=torch.Generator().manual_seed(0))), None)
     x = torch.randn(4, 32, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0, 1e3, 1e-3, 0.0])[:, None]
     assert torch.equal(layer(x), torch.cat([layer(row[None]) for row in x]))
 
@@ -79,3 +79,13 @@ def test_a_model_without_plain_layers_is_refused(folders: Folders, tmp_path: Pat
         if type(layer).__name__ == "Conv1D":
             layer.__class__ = type("Own", (type(layer),), {})
     fault(lambda: _packed_torch.write(model, folders("gpt2", "full"), tmp_path, "int8"), "no plain linear layers", "Conv1D")
+
+
+@pytest.mark.parametrize("group", [64, 128, 256])
+def test_int4_in_larger_groups(group: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    weight, x = torch.randn(48, 512, generator=draw), torch.randn(5, 512, generator=draw).bfloat16().float()
+    packed = _packed_torch.quantize4(weight, group)
+    assert packed[1].shape == (48, 512 // group)
+    found, wanted = _packed_torch._int4()(*packed, None)(x), _packed_torch.linear4_reference(x, *packed, None)
+    assert float((found - wanted).norm() / wanted.norm()) < 0.006, "bf16 rounds the result"

@@ -104,6 +104,7 @@ def test_engines_without_such_a_form_say_so(numerics: str) -> None:
         assert f"has no {numerics} for text_classification" in asked("onnx_runtime")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trim", [sparse, sparse_int8])
 def test_the_trim_hands_the_bytes_on(trim: Any, thinned: Path, helpdesk_rows: Path, tmp_path: Path) -> None:
     trim.run(tmp_path, thinned, {}, Setting(helpdesk_rows))

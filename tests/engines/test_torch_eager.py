@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 from trimtune.engines import _int8_torch, _stored_classifier, torch_eager
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.tasks import text_classification as task
+from trimtune.trim import _grids
 
 
 def test_quantized_weights_are_off_by_half_a_step_at_most() -> None:
     torch.manual_seed(0)
     weight = torch.randn(48, 96) * torch.logspace(-3, 1, 48)[:, None]
     weight[7] = 0
-    packed, scale = _int8_torch.quantize(weight)
+    packed, scale = _grids.quantize8(weight)
     assert packed.dtype == torch.int8
     assert (packed * scale[:, None] - weight).abs().amax(1).le(scale / 2 * 1.001).all()
     assert packed[7].eq(0).all()
@@ -28,13 +29,14 @@ def test_quantized_weights_are_off_by_half_a_step_at_most() -> None:
 def test_the_int8_kernel_computes_what_the_reference_computes(shape: tuple[int, ...]) -> None:
     torch.manual_seed(1)
     weight, bias, x = torch.randn(40, 64), torch.randn(40), torch.randn(shape) * 3 + 1
-    packed, scale = _int8_torch.quantize(weight)
+    packed, scale = _grids.quantize8(weight)
     got = _int8_torch.linear(packed, scale, bias)(x)
     torch.testing.assert_close(got, _int8_torch.linear_reference(x, packed, scale, bias), rtol=1e-3, atol=2e-2)
     exact = torch.nn.functional.linear(x, weight, bias)
     assert 0 < (got - exact).norm() / exact.norm() < 0.03
 
 
+@pytest.mark.slow
 def test_the_asked_precision_is_stored_and_runs(tuned: Callable[[str], Path], tmp_path: Path) -> None:
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         folder = tmp_path / precision
@@ -46,6 +48,7 @@ def test_the_asked_precision_is_stored_and_runs(tuned: Callable[[str], Path], tm
         assert not any("lora" in name for name in state), "LoRA is merged"
 
 
+@pytest.mark.slow
 def test_int8_lies_packed_and_is_never_blown_up(tuned: Callable[[str], Path], tmp_path: Path) -> None:
     facts = torch_eager.export(tmp_path, tuned("prompt"), {}, "int8", [], 32)
     state = load_file(tmp_path / "model.safetensors")
@@ -55,6 +58,7 @@ def test_int8_lies_packed_and_is_never_blown_up(tuned: Callable[[str], Path], tm
     assert floats < 1_000_000
 
 
+@pytest.mark.slow
 def test_a_folder_that_lacks_weights_is_refused(tuned: Callable[[str], Path], tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

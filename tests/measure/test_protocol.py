@@ -48,6 +48,8 @@ def test_readings_predictions_and_failures(store: Store, rows: Artifact, runnabl
     assert slow["latency_p50_ms"].value >= 2 > quick["latency_p50_ms"].low
     assert slow["throughput_rows_per_s"].value < quick["throughput_rows_per_s"].value
     assert 90 < slow["peak_memory_mb"].value - quick["peak_memory_mb"].value < 150
+    if quick["private_memory_mb"].value is not None:
+        assert 90 < slow["private_memory_mb"].value - quick["private_memory_mb"].value < 150
     weights = runnable("quick").folder
     assert quick["size_mb"].value == pytest.approx(sum(path.stat().st_size for path in weights.iterdir()
                                                        if path.name != "artifact.json") / 1e6)

@@ -14,7 +14,7 @@ from trimtune.records import Reading
 from trimtune.report import files
 from trimtune.results import Choice, Result
 
-SHAPES = ("nothing_fits", "none_measured", "one", "hostile")
+SHAPES = ("nothing_fits", "none_measured", "one", pytest.param("hostile", marks=pytest.mark.slow))
 NAMES = {"report.html", "report.md", "candidates.csv", "readings.jsonl", "choice.json", "predictions.csv", "result.json"}
 
 
@@ -42,11 +42,15 @@ def test_candidates_csv_has_the_promised_columns_and_the_rows_figures() -> None:
         "accuracy_low",
         "accuracy_high",
         "macro_f1",
+        "calibration_error",
         "latency_p50_ms",
         "latency_p95_ms",
         "throughput_rows_per_s",
         "peak_memory_mb",
+        "private_memory_mb",
         "size_mb",
+        "load_ms",
+        "energy_mj_per_row",
         "fit_seconds",
         "inside_limits",
         "tied_with_best",
@@ -67,6 +71,7 @@ def test_candidates_csv_has_the_promised_columns_and_the_rows_figures() -> None:
     assert {line["inside_limits"] for line in lines} == {"true", "false"}
 
 
+@pytest.mark.slow
 def test_verdicts_are_in_every_file(tmp_path: Path) -> None:
     given = flow.rechoose(results.full())
     report.write(given, tmp_path)
@@ -100,6 +105,7 @@ def test_predictions_csv_speaks_labels() -> None:
     assert files.predictions_csv(results.none_measured().model_copy(update={"truth": ()})) == "row,truth\n"
 
 
+@pytest.mark.slow
 def test_a_failed_report_leaves_the_old_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report.write(results.one(), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

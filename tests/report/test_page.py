@@ -57,7 +57,8 @@ def parsed(html: str) -> Nesting:
     return found
 
 
-@pytest.mark.parametrize("shape", ["full", "nothing_fits", "none_measured", "one", "many", "hostile"])
+@pytest.mark.parametrize("shape", ["nothing_fits", "none_measured", "one",
+                                   *(pytest.param(shape, marks=pytest.mark.slow) for shape in ("full", "many", "hostile"))])
 def test_the_page_is_closed_and_asks_for_nothing(shape: str) -> None:
     html = drawn(shape)
     found = parsed(html)

@@ -11,6 +11,7 @@ from tests.report import results
 
 from trimtune.records import Fit, Limit, Reading, Use
 from trimtune.report import drawing, pareto, search_picture, tables, tuning, words
+from trimtune.report import page as pages
 from trimtune.results import Baseline, Choice, Result
 
 
@@ -246,3 +247,22 @@ def test_what_is_asked_for_has_a_column() -> None:
     cell = next(cell for cell in tables.lines(asked)[0].cells if cell.reading == "forgetting")
     assert (cell.text, cell.detail) == ("+0.008", "-0.012 – +0.028")
     assert words.limit(asked, limit) == "Forgetting ≤ 0.1 nats"
+
+
+def test_a_limit_against_the_parent_is_told_in_points_and_is_no_line_in_the_picture() -> None:
+    result = results.full()
+    limit = Limit(reading="accuracy", op=">=", value=-0.01, parent=True, surely=True)
+    asked = result.model_copy(update={"study": result.study.model_copy(update={"require": (limit,)})})
+    assert words.limit(asked, limit) == "Accuracy ≥ its parent's − 1 point, surely"
+    inside = {line.row.name: line.inside for line in tables.lines(asked)}
+    assert inside["full@onnx_runtime"], "its own parent"
+    assert not inside["full+int8@onnx_runtime"], "these answers were drawn apart, so nothing is sure"
+    over = next(cell for line in tables.lines(asked) if line.row.name == "full+int8@onnx_runtime" for cell in line.cells
+                if cell.reading == "accuracy").over
+    assert over == "limit ≥ its parent's − 1 point, surely"
+    (svg,) = pareto.picture(asked, tables.lines(asked), "size_mb", drawing.keys(asked), ((540, 360),))
+    assert "var(--bad)" not in svg
+    (other,) = pareto.picture(result, tables.lines(result), "size_mb", drawing.keys(result), ((540, 360),))
+    assert "var(--bad)" in other
+    page = pages.html(asked, Path("runs/helpdesk"))
+    assert "The limit Accuracy ≥ its parent&#39;s − 1 point, surely is no line: each candidate has its own." in page

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import Once
 from tests.ship import lm_run
 
 from trimtune.engines._export import exported
@@ -42,9 +43,12 @@ def _use(kind: str, name: str, **config: Any) -> Use:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(once: Once) -> Path:
     """The run folder `runs/small`, with two candidates: LoRA as it is (picked), and with int8."""
-    runs = tmp_path_factory.mktemp("ship") / "runs"
+    return once("finished", lambda home: _finish(home / "runs")) / "runs" / RUN
+
+
+def _finish(runs: Path) -> None:
     whole = data.read(DataSpec(train="helpdesk"), seed=0)
     counts = {"train": 64, "validation": 60, "test": 60}
     rows = data.Rows(**{name: _some(getattr(whole, name), count) for name, count in counts.items()},
@@ -80,47 +84,46 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     version="0.1.0", created="2026-01-01")
     (runs / RUN).mkdir()
     (runs / RUN / "result.json").write_text(result.model_dump_json())
-    return runs / RUN
 
 
 @pytest.fixture(scope="session")
-def bundle(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(finished: Path, once: Once) -> Path:
     """What ships from it. Read only: copy it to change it."""
     from trimtune.ship.bundle import ship
 
-    out = tmp_path_factory.mktemp("bundles") / "bundle"
-    ship(finished, out)
-    return out
+    return once("shipped", lambda home: ship(finished, home / "bundle")) / "bundle"
 
 
 @pytest.fixture(scope="session")
-def lm_finished(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lm_finished(shared_data: Path, once: Once) -> Path:
     """The run folder of a small language model. Read only."""
-    return lm_run.make(tmp_path_factory.mktemp("lm") / "runs", shared_data / "models" / "stories260K")
+    model = shared_data / "models" / "stories260K"
+    return once("lm_finished", lambda home: lm_run.make(home / "runs", model)) / "runs" / lm_run.RUN
 
 
 @pytest.fixture(scope="session")
-def lm_bundle(lm_finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lm_bundle(lm_finished: Path, once: Once) -> Path:
     """What ships from it, LoRA in float32. Read only: copy it to change it."""
     from trimtune.ship.bundle import ship
 
-    out = tmp_path_factory.mktemp("lm_bundles") / "bundle"
-    ship(lm_finished, out)
-    return out
+    return once("lm_shipped", lambda home: ship(lm_finished, home / "bundle")) / "bundle"
 
 
 @pytest.fixture
 def own_lm_run(lm_finished: Path, tmp_path: Path) -> Path:
     """The run of a language model again, in files of its own."""
-    shutil.copytree(lm_finished.parent, tmp_path / "runs")
-    return tmp_path / "runs" / lm_run.RUN
+    return _own(lm_finished, tmp_path)
 
 
 @pytest.fixture
 def own_run(finished: Path, tmp_path: Path) -> Path:
     """The run again, in files of its own."""
-    shutil.copytree(finished.parent, tmp_path / "runs")
-    return tmp_path / "runs" / RUN
+    return _own(finished, tmp_path)
+
+
+def _own(run: Path, tmp_path: Path) -> Path:
+    passing = shutil.ignore_patterns(".probe-*")  # a store that another process opens tries so whether it may write
+    return Path(shutil.copytree(run.parent, tmp_path / "runs", ignore=passing)) / run.name
 
 
 @pytest.fixture

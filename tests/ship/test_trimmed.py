@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,10 @@ TRIMS = [[{"prune_vocabulary": {"keep": 500}}],
 
 
 @pytest.fixture(scope="module")
-def trimmed_run(helpdesk_rows: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+def trimmed_run(helpdesk_files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A run folder and its result, of two candidates: fewer tokens; and then thin layers in int8."""
-    home, rows = tmp_path_factory.mktemp("trimmed"), data.load(helpdesk_rows)
-    for name in ("train", "validation", "test"):
-        with (home / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            split = getattr(rows, name)
-            csv.writer(file).writerows([("text", "label"), *zip(split.texts, (rows.facts.labels[one] for one in split.labels),
-                                                                strict=True)])
-    study = {"name": "trimmed", "model": "minilm", "data": {name: f"{name}.csv" for name in ("train", "validation", "test")},
+    home = tmp_path_factory.mktemp("trimmed")
+    study = {"name": "trimmed", "model": "minilm", "data": helpdesk_files,
              "tune": ["head"], "trim": TRIMS, "skip": ["head@*"], "engine": [{"torch_eager": {"precision": "fp32"}}],
              "fit": {"epochs": 2, "max_length": 32}, "budget": {"trials": 1, "seeds": 1, "minutes": 2}}
     return home / "runs" / "trimmed", flow.run(read.resolve(study, "study", home), home / "runs")

@@ -137,6 +137,7 @@ PIECES = st.sampled_from([b"text,label\n", b"text\tlabel\n", b"a;b\n", b"well,ha
                           b"[1]", b'{"text": "\\ud800", "label": true}\n', b"NaN\n", b"PK\x03\x04", b"9" * 5000])
 
 
+@pytest.mark.slow
 @MANY
 @given(content=st.binary(max_size=80) | st.lists(PIECES, max_size=30).map(b"".join)
        | st.lists(st.sampled_from([b"well %d,ham\n", b"so %d,spam\n"]), min_size=6, max_size=30).map(

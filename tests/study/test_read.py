@@ -110,6 +110,15 @@ def test_limits_from_the_command_line() -> None:
     assert limits.parse(" latency-p50-ms >  .5e1 ") == Limit(reading="latency_p50_ms", op=">", value=5)
 
 
+def test_limits_against_the_parent() -> None:
+    assert limits.parse("accuracy>=parent-0.01") == Limit(reading="accuracy", op=">=", value=-0.01, parent=True)
+    assert limits.parse("perplexity ≤ parent + 2% surely") == Limit(reading="perplexity", op="<=", value=2, parent=True,
+                                                                    percent=True, surely=True)
+    written = ["accuracy >= parent - 0.01 surely", "macro_f1 >= parent", "perplexity <= parent + 2%",
+               "forgetting <= parent + 0.1"]
+    assert [str(limits.parse(text)) for text in written] == written
+
+
 def _uses(kind: str, configs: dict[str, Any]) -> st.SearchStrategy[list[Any]]:
     def entry(name: str) -> st.SearchStrategy[Any]:
         settings_of = st.fixed_dictionaries({}, optional=configs.get(name, {}))
@@ -134,6 +143,7 @@ STUDIES = st.fixed_dictionaries(
         "prefer": st.sampled_from(["quality", "latency", "size", "cost"]), "seed": st.integers(0, 2**32 - 1)})
 
 
+@pytest.mark.slow
 @FOLDER
 @given(given=STUDIES, flow=st.sampled_from([None, True, False]))
 def test_the_file_the_dict_and_the_record_agree(given: dict[str, Any], flow: bool | None, tmp_path: Path) -> None:

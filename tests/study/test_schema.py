@@ -12,11 +12,12 @@ FINE: list[dict[str, Any]] = [
     {"name": "mail", "data": "helpdesk"},
     {"name": "mail", "data": {"train": "a.csv", "label": "y"}, "tune": ["lora", {"lora": {"r": 4}}, {"full": None}],
      "trim": ["none", ["prune_ffn", "int8"], {"prune_ffn": {"ratio": 0.5}}], "engine": ["torch-eager"],
-     "require": {"size_mb": "<= 3"}}]
+     "require": {"size_mb": "<= 3", "accuracy": [">= parent - 0.01 surely", ">=.8"], "perplexity": "≤ parent + 2%"}}]
 BAD: list[dict[str, Any]] = [
     {"name": "mail"}, {"data": "helpdesk"}, {"tunes": []}, {"tune": []}, {"tune": ["lorra"]}, {"tune": [{"lora": {"rank": 3}}]},
     {"tune": [{"lora": {"r": 0}}]}, {"trim": [["none"]]}, {"engine": ["tpu"]}, {"require": {"size": "<= 3"}},
-    {"require": {"size_mb": "3"}}, {"prefer": "speed"}, {"seed": -1}, {"fit": {"epochs": 0}}]
+    {"require": {"size_mb": "3"}}, {"require": {"accuracy": ">= parent - x"}},
+    {"prefer": "speed"}, {"seed": -1}, {"fit": {"epochs": 0}}]
 
 
 def test_it_is_a_schema_and_lists_every_part() -> None:

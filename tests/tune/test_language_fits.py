@@ -186,6 +186,7 @@ def test_a_search_takes_the_likeliest(language, tmp_path):
     assert artifact.facts["validation_score"] == max(trial.score for trial in ledger.trials)
 
 
+@pytest.mark.slow
 def test_an_encoder_is_refused(tmp_path):
     from trimtune.study.model import locate
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 from tests.tasks import small_lm
+
+from trimtune.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -32,14 +36,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tune(folder: Path, out: Path, processes: int, method: str, *more: str) -> dict[str, Any]:
-    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
     data = [str(folder / "train.csv"), "--validation", str(folder / "validation.csv"), "--test", str(folder / "test.csv")]
-    words = [*data, "--task", "causal-lm", "--model", str(folder / "model"), "--method", method, "--lr", str(RATES[method]),
-             "--epochs", "2", "--batch-size", "7", "--max-length", "200", "--precision", "fp32", "--out", str(out), "--json",
-             *more]
-    done = subprocess.run([sys.executable, *start, "-m", "trimtune", "tune", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    words = ["tune", *data, "--task", "causal-lm", "--model", str(folder / "model"), "--method", method,
+             "--lr", str(RATES[method]), "--epochs", "2", "--batch-size", "7", "--max-length", "200", "--precision", "fp32",
+             "--out", str(out), "--json", *more]
+    if processes == 1:
+        with redirect_stdout(io.StringIO()) as said:
+            assert main(words) == 0
+        text = said.getvalue()
+    else:
+        start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "-m", "trimtune"]
+        done = subprocess.run([*start, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        text = done.stdout
+    found: dict[str, Any] = json.loads(text)
     return found
 
 

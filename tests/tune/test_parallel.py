@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import trimtune
+from trimtune.cli import main
 from trimtune.store import sha256
 from trimtune.tune.parallel import Team
 
@@ -57,17 +59,26 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(rows: Path, out: Path, processes: int, method: str, *more: str) -> list[str]:
-    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+def words(rows: Path, out: Path, method: str, *more: str) -> list[str]:
     data = [str(rows / "train.csv"), "--validation", str(rows / "validation.csv"), "--test", str(rows / "test.csv")]
-    return [sys.executable, *start, "-m", "trimtune", "tune", *data, "--method", method, "--lr", str(RATES[method]),
-            "--epochs", "2", "--batch-size", "7", "--max-length", "16", "--precision", "fp32", "--out", str(out), "--json", *more]
+    return ["tune", *data, "--method", method, "--lr", str(RATES[method]), "--epochs", "2", "--batch-size", "7",
+            "--max-length", "16", "--precision", "fp32", "--out", str(out), "--json", *more]
 
 
-def tune(*words: Any) -> dict[str, Any]:
-    done = subprocess.run(command(*words), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+def by_torchrun(tune_words: list[str]) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "trimtune", *tune_words]
+
+
+def tune(rows: Path, out: Path, processes: int, method: str, *more: str) -> dict[str, Any]:
+    if processes == 1:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            assert main(words(rows, out, method, *more)) == 0
+        text = said.getvalue()
+    else:
+        done = subprocess.run(by_torchrun(words(rows, out, method, *more)), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        text = done.stdout
+    found: dict[str, Any] = json.loads(text)
     return found
 
 
@@ -112,15 +123,16 @@ def test_two_processes_make_the_fit_of_one(method: str, more: list[str], rows: P
 def test_two_processes_that_are_killed_go_on_as_if_nothing_had_been(method: str, rows: Path, by_two: Any, tmp_path: Path,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     folder, undisturbed = by_two(method)
+    started = by_torchrun(words(rows, tmp_path / "killed", method))
     monkeypatch.setenv("TRIMTUNE_CHECKPOINT_SECONDS", "0")
-    run = subprocess.Popen(command(rows, tmp_path / "killed", 2, method), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
     while not list((tmp_path / ".killed.part").glob("checkpoints/*/00000000[3-9].*")) and time.monotonic() < until:
         time.sleep(0.01)
     kill(run, str(tmp_path / "killed"))
     assert not (tmp_path / "killed").exists()
     monkeypatch.delenv("TRIMTUNE_CHECKPOINT_SECONDS")
-    done = subprocess.run(command(rows, tmp_path / "killed", 2, method)[:-1], capture_output=True, text=True, check=False)
+    done = subprocess.run(started[:-1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "resumed at epoch" in done.stderr
     told = json.loads((tmp_path / "killed" / "metrics.json").read_text(encoding="utf-8"))

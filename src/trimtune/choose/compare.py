@@ -64,6 +64,13 @@ class Answers(Compared):
     """Which candidate is right on which rows; the score is the accuracy. `only_KK[i, j]` counts rows where i is right, j not."""
 
     only_KK: np.ndarray
+    said_KN: np.ndarray
+    truth_N: np.ndarray
+
+    def said(self, name: str) -> np.ndarray:
+        """The label index of each row [N]."""
+        found: np.ndarray = self.said_KN[self.names.index(name)]
+        return found
 
     def difference(self, first: str, second: str) -> Difference:
         i, j = self.names.index(first), self.names.index(second)
@@ -82,13 +89,14 @@ def answers(predictions: Mapping[str, Sequence[int]], truth: Sequence[int], name
     if bad is not None or not truth:
         raise TrimtuneError(f"The predictions of {bad or 'the candidates'} don't match the {len(truth)} test rows.",
                             "Each measured candidate needs one prediction for each test row.", "Run the study again.")
-    right_KN = np.array([predictions[name] for name in names], dtype=np.int64).reshape(len(names), -1) == np.asarray(truth)
+    said_KN, truth_N = np.array([predictions[name] for name in names], dtype=np.int64).reshape(len(names), -1), np.asarray(truth)
+    right_KN = said_KN == truth_N
     counted_KN = right_KN.astype(np.float32)
     only_KK = np.rint(counted_KN @ (1 - counted_KN).T).astype(np.int64)
     discordant_KK = only_KK + only_KK.T
     p_KK = np.minimum(1.0, 2 * bdtr(np.minimum(only_KK, only_KK.T).astype(float), np.maximum(discordant_KK, 1), 0.5))
     better_KK = (only_KK > only_KK.T) & (p_KK < ALPHA)
-    return Answers(tuple(names), right_KN.mean(axis=1), better_KK, len(truth), only_KK)
+    return Answers(tuple(names), right_KN.mean(axis=1), better_KK, len(truth), only_KK, said_KN, truth_N)
 
 
 def paired_difference(only_first: int, only_second: int, n: int) -> Difference:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from trimtune.choose.bounds import Bound
 from trimtune.choose.compare import Compared
-from trimtune.choose.limits import excess, figure, reason, relaxed, violated
+from trimtune.choose.limits import broken, excess, figure, reason, relaxed
 from trimtune.choose.rank import READING, least
 from trimtune.choose.speeds import LATENCY, Speeds
 from trimtune.choose.wording import LESS, MOST, ahead, best_of, by, count, percent, quality, ratio, said, seconds, units
-from trimtune.records import Limit, Prefer
+from trimtune.records import Prefer
 from trimtune.results import Row
 
 
@@ -102,16 +103,21 @@ def nothing_measured(rows: Sequence[Row]) -> str:
     return f"Nothing can be taken, because none of the {count(rows)} could be measured.{first}"
 
 
-def nothing_fits(measured: Sequence[Row], close: Row | None, require: Sequence[Limit]) -> str:
+def nothing_fits(measured: Sequence[Row], close: Row | None, bounds: Mapping[str, Sequence[Bound]]) -> str:
     """Which limits to relax, and by how much, for the candidate that is nearest to them."""
     first = f"None of the {count(measured)} measured is inside the limits."
     if close is None:
-        limit = next(limit for limit in require if measured[0].value(limit.reading) is None)
-        return f"{first} The limit {reason(measured[0], limit)}: drop it, or measure with more samples."
-    moves = [f"{limit.reading} from {limit.op} {limit.value:g} to {moved.op} {moved.value:g} (by {by(excess(close, limit))})"
-             for limit in violated(close, require) if (value := close.value(limit.reading)) is not None
-             for moved in [relaxed(limit, value)]]
-    return f"{first} The nearest is {close.name}: to let it in, relax {' and '.join(moves)}."
+        lacking = next(bound for bound in bounds[measured[0].name] if bound.value is None)
+        remedy = "or measure its parent too" if lacking.reading is not None else "or measure with more samples"
+        return f"{first} The limit {reason(lacking)}: drop it, {remedy}."
+    return f"{first} The nearest is {close.name}: to let it in, relax {' and '.join(map(_move, broken(bounds[close.name])))}."
+
+
+def _move(bound: Bound) -> str:
+    """`size_mb from <= 80 to <= 90 (by 12%)`, `accuracy from >= parent - 0.01 to >= parent - 0.0235`"""
+    limit, moved = bound.limit, relaxed(bound.limit, bound.value or 0.0)
+    much = "" if limit.parent else f" (by {by(excess(bound))})"
+    return f"{limit.reading} from {limit.op} {limit.bound} to {moved.op} {moved.bound}{much}"
 
 
 def plain(row: Row) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from trimtune.choose.bounds import Bound
 from trimtune.errors import unknown
 from trimtune.records import Limit
 from trimtune.results import Row
@@ -18,50 +19,50 @@ def check(require: Sequence[Limit], rows: Sequence[Row]) -> None:
             raise unknown("reading", limit.reading, known, f"require: {limit}")
 
 
-def violated(row: Row, require: Sequence[Limit]) -> list[Limit]:
-    """The limits that a candidate is not inside of. A reading without a value can't be shown to be inside."""
-    return [limit for limit in require if not _inside(row, limit)]
+def broken(bounds_: Sequence[Bound]) -> list[Bound]:
+    """Those that the candidate is not inside of."""
+    return [bound for bound in bounds_ if not bound.inside]
 
 
-def unjudged(row: Row, require: Sequence[Limit]) -> list[Limit]:
-    """Those of `violated` on a reading without a value: neither kept nor broken, as far as anybody knows."""
-    return [limit for limit in require if row.value(limit.reading) is None]
+def unjudged(bounds_: Sequence[Bound]) -> bool:
+    """Whether some limits are neither kept nor broken, and none is broken as far as anybody knows."""
+    found = broken(bounds_)
+    return bool(found) and all(bound.value is None for bound in found)
 
 
-def not_measured(row: Row, limit: Limit) -> str:
-    """`not measured: too few samples, 118 of 200`"""
-    found = row.readings.get(limit.reading)
-    return f"not measured: {found.note}" if found and found.note else "not measured"
-
-
-def _inside(row: Row, limit: Limit) -> bool:
-    value = row.value(limit.reading)
-    return value is not None and limit.allows(value)
-
-
-def reason(row: Row, limit: Limit) -> str:
-    """`latency_p50_ms 12.3 > 8`, or that it can't be judged"""
-    value = row.value(limit.reading)
-    if value is None:
-        return f"{limit} can't be judged, {not_measured(row, limit)}"
+def reason(bound: Bound) -> str:
+    """`latency_p50_ms 12.3 > 8`, `accuracy 0.84 < parent's 0.86 - 0.01`, or that it can't be judged"""
+    limit = bound.limit
+    if bound.value is None or bound.reading is None:
+        return f"{limit} can't be judged, {bound.lacking}"
     opposite = {"<=": ">", "<": ">=", ">=": "<", ">": "<="}[limit.op]
-    return f"{limit.reading} {figure(value, limit.value)} {opposite} {limit.value:g}"
+    if bound.parent is None:
+        return f"{limit.reading} {figure(bound.reading, limit.value)} {opposite} {limit.value:g}"
+    asked, end = _plus(bound.parent, limit.value, limit), _plus(bound.parent, bound.value, limit)
+    told = f"{figure(bound.reading)} ({'down' if limit.op == '>=' else 'up'} to {figure(end, asked)})" if limit.surely else \
+        figure(bound.reading, asked)
+    whose = f" ({bound.elsewhere})" if bound.elsewhere else ""
+    return f"{limit.reading} {told} {opposite} parent's {figure(bound.parent)}{limit.margin}{whose}"
 
 
-def excess(row: Row, limit: Limit) -> float:
-    """By which part of the limit a candidate is beyond it: 0.5 for 12 where 8 is asked; infinite without a value."""
-    value = row.value(limit.reading)
-    if value is None:
+def excess(bound: Bound) -> float:
+    """By which part of the limit a candidate is beyond it: 0.5 for 12 where 8 is asked; infinite where it can't be judged.
+
+    Against a parent: by which part of the parent's reading."""
+    if bound.value is None:
         return math.inf
-    return 0.0 if limit.allows(value) else abs(value - limit.value) / max(abs(limit.value), 1e-9)
+    beyond = 0.0 if bound.inside else abs(bound.value - bound.limit.value)
+    if bound.limit.percent:
+        return beyond / 100
+    return beyond / max(abs(bound.limit.value if bound.parent is None else bound.parent), 1e-9)
 
 
-def nearest(rows: Sequence[Row], require: Sequence[Limit]) -> Row | None:
-    """The candidate whose largest relative violation is the smallest; None if none has all the readings."""
+def nearest(rows: Sequence[Row], bounds_: Mapping[str, Sequence[Bound]]) -> Row | None:
+    """The candidate whose largest relative violation is the smallest; None if each has a limit that can't be judged."""
     def worst(row: Row) -> float:
-        return max((excess(row, limit) for limit in require), default=0.0)
+        return max(map(excess, bounds_[row.name]), default=0.0)
 
-    ordered = sorted(rows, key=lambda row: (worst(row), len(violated(row, require)), row.name))
+    ordered = sorted(rows, key=lambda row: (worst(row), len(broken(bounds_[row.name])), row.name))
     return ordered[0] if ordered and worst(ordered[0]) < math.inf else None
 
 
@@ -77,6 +78,10 @@ def relaxed(limit: Limit, value: float) -> Limit:
         steps += 1 if up else -1
         moved = limit.model_copy(update={"value": float(f"{steps * unit:.12g}")})
     return moved
+
+
+def _plus(base: float, more: float, limit: Limit) -> float:
+    return base * (1 + more / 100) if limit.percent else base + more
 
 
 def figure(value: float, beside: float | None = None) -> str:

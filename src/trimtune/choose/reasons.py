@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trimtune.choose.bounds import Bound
 from trimtune.choose.compare import Compared
-from trimtune.choose.limits import reason, unjudged, violated
+from trimtune.choose.limits import broken, reason, unjudged
 from trimtune.choose.rank import READING, best_scored, equal
 from trimtune.choose.speeds import Speeds
 from trimtune.choose.wording import MORE, behind, quality, ratio, same_speed, spanned
-from trimtune.records import Limit, Prefer
+from trimtune.records import Prefer
 from trimtune.results import Row
 
 
@@ -17,15 +18,15 @@ def failure(row: Row) -> str:
     return f"{row.status}: {row.cause or 'no cause was recorded'}"
 
 
-def rejection(row: Row, picked: Row | None, inside: Sequence[Row], compared: Compared, require: Sequence[Limit],
+def rejection(row: Row, picked: Row | None, inside: Sequence[Row], compared: Compared, bounds: Sequence[Bound],
               prefer: Prefer, speeds: Speeds) -> str:
-    """Why this candidate isn't taken."""
+    """Why this candidate isn't taken; `bounds` are the limits as they stand for it."""
     if row.status != "measured":
         return failure(row)
-    broken = violated(row, require)
-    if broken or picked is None:
-        place = "not shown to be inside" if broken == unjudged(row, require) else "outside"
-        return f"{place} the limits: " + "; ".join(reason(row, limit) for limit in broken)
+    outside = broken(bounds)
+    if outside or picked is None:
+        place = "not shown to be inside" if unjudged(bounds) else "outside"
+        return f"{place} the limits: " + "; ".join(map(reason, outside))
     if prefer == "quality":
         better = [other for other in inside if compared.better(other.name, row.name)]
         if better:

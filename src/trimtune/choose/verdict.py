@@ -2,7 +2,8 @@
 
 A candidate is compared with its parent (the same method and engine, the last trim left out), and with each shorter chain that was
 measured. Size by the bytes on disk, speed by rounds (speeds.py), quality by the paired test on the same test rows (compare.py,
-likelihood.py): what isn't shown counts as equal. Sizes within 1% are equal.
+likelihood.py): what isn't shown counts as equal. Sizes within 1% are equal. Of classifiers it is said too how many rows both
+answer alike (agreement.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from trimtune.choose.agreement import agreement
 from trimtune.choose.compare import Compared
 from trimtune.choose.likelihood import Likelihoods
 from trimtune.choose.rank import NOISE
@@ -25,12 +27,13 @@ _INT8_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "dotprod", "i8mm"}
 
 
 def verdicts(rows: Sequence[Row], compared: Compared, speeds: Speeds, rules: Sequence[Baseline],
-             machine: Mapping[str, Any]) -> tuple[Verdict, ...]:
+             machine: Mapping[str, Any], labels: Sequence[str] = ()) -> tuple[Verdict, ...]:
     """Of each candidate with trims, in the order of `rows`: first against its parent, then against shorter chains.
 
     Args:
         rules: the baselines that `compared` knows; a candidate that isn't shown to be better than the worst of them is unsafe.
         machine: what was measured on; `flags` are its CPU's.
+        labels: names of a classifier's classes.
     """
     # of language models an engine may keep weights in 8 bits and still sum floats: what the CPU lacks is then no cause
     flags = None if isinstance(compared, Likelihoods) else machine.get("flags")
@@ -47,7 +50,8 @@ def verdicts(rows: Sequence[Row], compared: Compared, speeds: Speeds, rules: Seq
         elif bad:
             judged = [(before[0].name, bad)]
         else:
-            judged = [(parent.name, _judged(row, parent, compared, speeds, flags)) for parent in before]
+            judged = [(parent.name, _judged(row, parent, _quality(row, parent, compared, labels, "it" if at else "its parent"),
+                                           compared, speeds, flags)) for at, parent in enumerate(before)]
         found += [Verdict(candidate=row.name, against=against, kind=kind, words=words) for against, (kind, words) in judged]
     return tuple(found)
 
@@ -76,8 +80,13 @@ def _unsafe(row: Row, trivial: Baseline | None, compared: Compared) -> tuple[Kin
     return "unsafe", f"{said(compared, row.name)}, no better than {trivial.title} ({said(compared, trivial.name)})"
 
 
-def _judged(row: Row, parent: Row, compared: Compared, speeds: Speeds, flags: Sequence[str] | None) -> tuple[Kind, str]:
-    quality = changed(compared, row.name, parent.name)
+def _quality(row: Row, parent: Row, compared: Compared, labels: Sequence[str], whom: str) -> str:
+    alike = agreement(compared, row.name, parent.name, labels, whom)
+    return ", ".join(filter(None, (changed(compared, row.name, parent.name), alike)))
+
+
+def _judged(row: Row, parent: Row, quality: str, compared: Compared, speeds: Speeds,
+            flags: Sequence[str] | None) -> tuple[Kind, str]:
     if row.packed == "simulated":
         return "no gain here", f"only simulated, so no byte is saved and no kernel runs it; {quality}"
     size, speed = _size(row, parent, speeds), _speed(row, parent, speeds)
@@ -122,6 +131,6 @@ def _cause(row: Row, parent: Row, flags: Sequence[str] | None) -> str:
         return ""
     if row.precision in _FLOATS and row.numerics not in _FLOATS:
         return "weights are unpacked to run"
-    if row.numerics == "int8" and flags is not None and not _INT8_PRODUCTS & {*flags}:
+    if row.numerics.startswith("int8") and flags is not None and not _INT8_PRODUCTS & {*flags}:
         return "this CPU has no int8 products"
     return f"the engine already runs {parent.precision}" if parent.precision in ("bf16", "fp16") else ""

@@ -237,8 +237,13 @@ def tune(train: o.Data, out: o.FitOut, method: o.Method = "lora", set_: o.Settin
                          data={**columns, **_settings(data or [], "--data", "prompt=question")}, task=task, watch=watch)
     if json and first:
         return screen.print_json(found)
+    notes = found.pop("notes", [])
     for key, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{count:,} {split}" for split, count in value.items())
         typer.echo(f"{key:20} {f'{value:.6g}' if isinstance(value, float) else value}")
+    for note in notes:
+        typer.echo(f"  - {note}")
     return None
 
 

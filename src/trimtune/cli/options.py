@@ -44,8 +44,9 @@ Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress, only the resu
 Open = Annotated[bool | None, Option("--open/--no-open", help="Open the report in a browser. [default: if there is a screen]")]
 Full = Annotated[bool, Option("--full", help="Also print the study with every default filled in.")]
 Save = Annotated[bool, Option("--save", help="Keep this choice: rewrite the run folder's result and report.")]
-Require = Annotated[list[str] | None, Option("--require", metavar="LIMIT", help="A limit, such as 'size_mb<=25'; may be "
-                                                                                "repeated. They replace the study's.")]
+Require = Annotated[list[str] | None, Option("--require", metavar="LIMIT", help="A limit, such as 'size_mb<=25' or "
+                                                                                "'accuracy>=parent-0.01'; may be repeated. They "
+                                                                                "replace the study's.")]
 Preferred = Annotated[Prefer | None, Option("--prefer", help="What decides among those inside the limits.")]
 Shipped = Annotated[str, Option("--format", metavar="FORMAT",
                                help="`bundle`, `peft` (the adapter alone), `merged` (plain transformers weights), or what one of "

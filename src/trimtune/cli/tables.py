@@ -138,6 +138,8 @@ def show_plan(plan: Plan, console: Console) -> None:
     skipped = len(study.tune) * len(study.trim) * len(study.engine) - len(plan.candidates)
     console.print(Text(f"{len(plan.candidates)} candidates: {len(study.tune)} methods × {len(study.trim)} trims × "
                        f"{len(study.engine)} engines" + (f", less {skipped} that are skipped" if skipped else "")))
+    if study.auto:
+        console.print(Text(f"and up to {study.auto.keep} of {study.auto.tries} chains tried for each method on each engine"))
     methods, engines = ([use.label for use in uses] for uses in (study.tune, study.engine))
     for head, entries in (("tune", methods), ("trim", chains), ("engine", engines)):
         console.print(Text(f"  {head:7}{', '.join(entries)}"))

@@ -12,8 +12,6 @@ from trimtune.records import Artifact, Candidate, Study
 from trimtune.store import Store
 from trimtune.trim._chain import numerics
 
-_CALIBRATION_ROWS = 300
-
 
 def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study, store: Store) -> Artifact:
     """The runnable artifact of a candidate.
@@ -32,7 +30,7 @@ def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study
     bound: dict[str, Any] = getattr(parts.load("engine", engine.name), "built_for", dict)()
     return store.step("engine", engine.name, _export, arguments, config={**shared, **place(), **bound}, parents=(model, rows),
                       code=parts.source_hash("engine", engine.name) + parts.source_hash("task", study.task)
-                      + parts.shared_hash("trim"))
+                      + parts.shared_hash("trim"), about=f"of {candidate.name.rpartition('@')[0]}")
 
 
 def why_not(candidate: Candidate, task: str) -> str | None:
@@ -47,8 +45,8 @@ def why_not(candidate: Candidate, task: str) -> str | None:
 
 def _export(folder: Path, *, engine: str, source: Path, rows: Path, config: dict[str, Any], numerics: str,
             max_length: int, task: str) -> dict[str, Any]:
-    """Engines calibrate with the texts of labelled rows; rows of turns have none, and no engine that asks for any."""
+    """Engines calibrate with the texts of labelled rows, of which each takes what it needs; rows of turns have none."""
     train = parts.load("task", task).rows.load(rows).train
-    texts = list(getattr(train, "texts", ()))[:_CALIBRATION_ROWS]
+    texts = list(getattr(train, "texts", ()))
     facts: dict[str, Any] = parts.load("engine", engine).export(folder, source, config, numerics, texts, max_length, task)
     return facts

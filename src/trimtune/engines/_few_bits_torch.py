@@ -1,8 +1,10 @@
-"""Classifiers stored in few bits for PyTorch: int4, and weights of two or three values as `binary` and `ternary` leave them.
+"""Classifiers stored in few bits for PyTorch: int4, weights of two or three values as `binary` and `ternary` leave them, and
+`mixed`, which has a format for each layer.
 
     binary    b = Σ_i c_i 2^i,  c ∈ {0, 1}       8 weights to a byte    Ŵ = s (2c − 1)
     ternary   b = Σ_i c_i 3^i,  c ∈ {0, 1, 2}    5 weights to a byte    Ŵ = s (c − 1)
-    int4      2 weights to a byte, groups of 32 with a scale and an offset (`_packed_torch.py`)
+    int4      2 weights to a byte, groups of inputs with a scale and an offset (`trim/_grids.py`)
+    int8      1 weight to a byte, a scale per output
 
 binary and ternary are *stored* so and no more: loading unpacks each matrix to the float32 that it was, bit for bit, and ordinary
 products run. The bytes on disk are real; speed, and memory once loaded, are those of float32. int4 runs as it lies, by torch's
@@ -20,7 +22,8 @@ from trimtune.engines import _int8_torch, _packed_torch
 from trimtune.engines._int8_torch import SCALE, WEIGHTS
 from trimtune.errors import StepFailed
 from trimtune.tasks import _shapes
-from trimtune.trim._few_bits import GRID, grouped, matrices
+from trimtune.trim import _grids
+from trimtune.trim._few_bits import GRID, grouped, linears, matrices
 from trimtune.trim._model_folder import base_of, plain_state, write_beside
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 BITS = {"binary": ".weight_bits", "ternary": ".weight_trits", "int4": ".weight_nibbles"}
 _DIGITS = {"binary": (2, 8), "ternary": (3, 5)}
 """values of a weight, and weights of a byte"""
+_RUNS = {"binary": "fp32", "ternary": "fp32", "float": "fp32"}
+"""the number format of products, where it isn't the one that is stored"""
 _INPUTS = "inputs"
 """the key of the file's header that tells the inputs of each packed layer: the last byte of a row may be half empty"""
 
@@ -63,42 +68,63 @@ def write(module: torch.nn.Module, source: Path, folder: Path, numerics: str) ->
     """Write the runnable folder's model.
 
     Returns:
-        `packed`, `precision` (what runs), `matrices` that are packed, and their `bits_per_weight` as stored, scales included.
+        `packed`, `precision` (what runs), `matrices` in the format asked for (with mixed: in all formats), and their
+        `bits_per_weight` as stored, scales included.
 
     Raises:
-        StepFailed: it should be binary or ternary, and is not.
+        StepFailed: it should be binary, ternary or mixed, and is not.
         TrimtuneError: no plain linear layers.
     """
     import torch
     from safetensors.torch import save_file
 
     base, state = base_of(module), plain_state(module)
-    on_grid, grid = numerics in _DIGITS, getattr(base.config, GRID, {"group": 0})
-    found = matrices(base, numerics)
+    formats, group = _formats(base, numerics)
     inner = {f"{base.base_model_prefix}.{name}": layer for name, layer in base.base_model.named_modules()}
-    inputs, stored, weights = {}, 0, 0
+    inputs, nbytes, sizes = {}, {}, {}
     for name, layer in inner.items():
-        weight, linear = state.get(name + ".weight"), isinstance(layer, torch.nn.Linear)
-        if weight is None or not (linear or isinstance(layer, torch.nn.Embedding)):
+        weight = state.get(name + ".weight")
+        if weight is None or not isinstance(layer, torch.nn.Linear | torch.nn.Embedding):
             continue
-        tensors: dict[str, torch.Tensor] = {}
-        if on_grid and name in found:
-            tensors[BITS[numerics]], tensors[SCALE] = pack(weight, numerics, grid["group"])
-        elif not on_grid and linear and _packed_torch.takes4(weight):
-            tensors[BITS[numerics]], tensors[SCALE], tensors[_packed_torch.OFFSET] = _packed_torch.quantize4(weight)
-        elif not (on_grid and linear):
-            state[name + ".weight"], state[name + SCALE] = _int8_torch.quantize(weight)
-        if tensors:
-            inputs[name], weights = weight.shape[1], weights + weight.numel()
-            stored += sum(tensor.nbytes for tensor in tensors.values())
-            del state[name + ".weight"]
-            state |= {name + suffix: tensor for suffix, tensor in tensors.items()}
+        kind = formats.get(name, "int8")  # an embedding has none of its own
+        tensors = _stored(state.pop(name + ".weight"), kind, group)
+        state |= {name + suffix: tensor for suffix, tensor in tensors.items()}
+        if kind in BITS:
+            inputs[name] = weight.shape[1]
+        if kind == numerics or (numerics == "mixed" and name in formats):
+            nbytes[name], sizes[name] = sum(tensor.nbytes for tensor in tensors.values()), weight.numel()
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / WEIGHTS,
               metadata={"format": "pt", _INPUTS: json.dumps(inputs)})
     base.config.save_pretrained(folder)
     write_beside(module, source, folder)
-    return {"packed": "stored" if on_grid else "packed", "precision": "fp32" if on_grid else numerics,
-            "matrices": len(inputs), "bits_per_weight": round(8 * stored / max(weights, 1), 3)}
+    kinds = {formats[name] for name in sizes}
+    return {"packed": "stored" if kinds & _DIGITS.keys() else "packed",
+            "precision": "+".join(sorted({_RUNS.get(kind, kind) for kind in kinds})) or numerics, "matrices": len(sizes),
+            "bits_per_weight": round(8 * sum(nbytes.values()) / max(sum(sizes.values()), 1), 3)}
+
+
+def _formats(base: Any, numerics: str) -> tuple[dict[str, str], int]:
+    """The format of each linear layer by name, and how many inputs share a scale."""
+    layers, inside, grid = linears(base), matrices(base, numerics), getattr(base.config, GRID, {"group": 0})
+    if numerics == "int4":
+        return {name: "int4" if _grids.takes4(layer.weight) else "int8" for name, layer in layers.items()}, _grids.GROUP
+    if numerics != "mixed":
+        return {name: numerics if name in inside else "float" for name in layers}, grid["group"]
+    formats: dict[str, str] = grid.get("formats", {})
+    if formats.keys() != layers.keys():
+        raise StepFailed("torch_eager: config.json does not name the format of each linear layer, as the trim mixed leaves it")
+    return formats, grid["group"]
+
+
+def _stored(weight: torch.Tensor, kind: str, group: int) -> dict[str, torch.Tensor]:
+    """What is stored of a matrix [N, K], by the ends of the names."""
+    if kind == "float":
+        return {".weight": weight}
+    if kind == "int8":
+        return dict(zip((".weight", SCALE), _grids.quantize8(weight), strict=True))
+    if kind == "int4":
+        return dict(zip((BITS[kind], SCALE, _packed_torch.OFFSET), _grids.quantize4(weight, group), strict=True))
+    return dict(zip((BITS[kind], SCALE), pack(weight, kind, group), strict=True))
 
 
 def read(folder: Path) -> torch.nn.Module:

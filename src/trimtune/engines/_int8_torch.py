@@ -16,6 +16,7 @@ from trimtune.engines import _sparse_torch
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.tasks import _shapes
 from trimtune.tasks import text_classification as task
+from trimtune.trim import _grids
 from trimtune.trim._model_folder import base_of, plain_state, write_beside
 
 if TYPE_CHECKING:
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 SCALE = ".weight_scale"
-
-
-def quantize(weight_NK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """int8 [N, K] and float32 scales [N]: symmetric, one scale per row, -127 … 127."""
-    import torch
-
-    scale_N = (weight_NK.abs().amax(dim=1) / 127).clamp_min(1e-12)
-    return (weight_NK / scale_N[:, None]).round().clamp(-127, 127).to(torch.int8), scale_N
 
 
 def linear_reference(x: torch.Tensor, weight_NK: torch.Tensor, scale_N: torch.Tensor,
@@ -98,7 +91,7 @@ def write(module: torch.nn.Module, source: Path, folder: Path) -> int:
         raise TrimtuneError(f"torch_eager: {type(base).__name__} has no plain linear layers that could run in int8.",
                             "int8 packs torch.nn.Linear and torch.nn.Embedding.", "Use int8 on onnx_runtime or openvino_ir.")
     for name in names:
-        state[name + ".weight"], state[name + SCALE] = quantize(state[name + ".weight"])
+        state[name + ".weight"], state[name + SCALE] = _grids.quantize8(state[name + ".weight"])
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / WEIGHTS, metadata={"format": "pt"})
     base.config.save_pretrained(folder)
     write_beside(module, source, folder)

@@ -21,35 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.engines import _int8_torch
-from trimtune.engines._int8_torch import SCALE, WEIGHTS, quantize
+from trimtune.engines._int8_torch import SCALE, WEIGHTS
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.tasks import _pretrained, causal_lm
+from trimtune.trim._grids import codes4, quantize4, quantize8, seen8, takes4, values4
 from trimtune.trim._model_folder import base_of, plain_state, write_beside
 
 if TYPE_CHECKING:
     import torch
 
 OFFSET = ".weight_offset"
-GROUP = 32
-
-
-def quantize4(weight_NK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Two codes to a byte uint8 [N, K / 2], the first in the upper half; scales and offsets bf16 [N, K / GROUP]."""
-    import torch
-
-    groups = weight_NK.unflatten(1, (-1, GROUP))
-    low, high = groups.amin(2), groups.amax(2)
-    scale = ((high - low) / 15).clamp_min(1e-12).bfloat16()
-    offset = (low + 8 * scale.float()).bfloat16()
-    codes = ((groups - offset.float()[..., None]) / scale.float()[..., None] + 8).round().clamp(0, 15).to(torch.uint8).flatten(1)
-    return codes[:, ::2] << 4 | codes[:, 1::2], scale, offset
-
-
-def codes4(bytes_NH: torch.Tensor) -> torch.Tensor:
-    """The codes, uint8 [N, K]."""
-    import torch
-
-    return torch.stack([bytes_NH >> 4, bytes_NH & 15], 2).flatten(1)
 
 
 def linear8_reference(x: torch.Tensor, weight_NK: torch.Tensor, scale_N: torch.Tensor,
@@ -57,8 +38,7 @@ def linear8_reference(x: torch.Tensor, weight_NK: torch.Tensor, scale_N: torch.T
     """What the int8 layer computes, in float32: [..., K] → [..., N]."""
     import torch
 
-    step = (x.abs().amax(-1, keepdim=True) / 127).clamp_min(1e-12)
-    return torch.nn.functional.linear((x / step).round() * step, weight_NK * scale_N[:, None], bias_N)
+    return torch.nn.functional.linear(seen8(x), weight_NK * scale_N[:, None], bias_N)
 
 
 def linear4_reference(x: torch.Tensor, bytes_NH: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor,
@@ -66,8 +46,7 @@ def linear4_reference(x: torch.Tensor, bytes_NH: torch.Tensor, scale: torch.Tens
     """What the int4 layer computes, in float32: [..., K] → [..., N]."""
     import torch
 
-    groups = (codes4(bytes_NH).float() - 8).unflatten(1, (-1, GROUP)) * scale.float()[..., None] + offset.float()[..., None]
-    return torch.nn.functional.linear(x, groups.flatten(1), bias_N)
+    return torch.nn.functional.linear(x, values4(bytes_NH, scale, offset), bias_N)
 
 
 def linear8(weight_NK: torch.Tensor, scale_N: torch.Tensor, bias_N: torch.Tensor | None) -> torch.nn.Module:
@@ -81,11 +60,6 @@ def linear4(bytes_NH: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor,
     """A linear layer over int4 weights, as `quantize4` gives them: float32 [..., K] → float32 [..., N]."""
     layer: torch.nn.Module = _int4()(bytes_NH, scale, offset, bias_N)
     return layer
-
-
-def takes4(weight_NK: torch.Tensor) -> bool:
-    """Does the int4 kernel take this shape?"""
-    return weight_NK.shape[0] % 16 == 0 and weight_NK.shape[1] % GROUP == 0
 
 
 def write(module: torch.nn.Module, source: Path, folder: Path, numerics: str) -> int:
@@ -112,7 +86,7 @@ def write(module: torch.nn.Module, source: Path, folder: Path, numerics: str) ->
         if numerics == "int4" and layer not in (table, output) and takes4(weight):
             state[name + ".weight"], state[name + SCALE], state[name + OFFSET] = quantize4(weight)
         else:
-            state[name + ".weight"], state[name + SCALE] = quantize(weight)
+            state[name + ".weight"], state[name + SCALE] = quantize8(weight)
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / WEIGHTS, metadata={"format": "pt"})
     base.config.save_pretrained(folder)
     write_beside(module, source, folder, causal_lm)
@@ -176,11 +150,12 @@ def _int4() -> Any:
                      bias_N: torch.Tensor | None) -> None:
             super().__init__()
             self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes4(bytes_NH).int(), 1)
+            self.group = 2 * bytes_NH.shape[1] // scale.shape[1]
             self.grid, self.bias_N = torch.stack([scale, offset], 2).transpose(0, 1).contiguous(), bias_N
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             near = x.bfloat16().flatten(0, -2)
-            found = torch.ops.aten._weight_int4pack_mm_for_cpu(near, self.packed, GROUP, self.grid)
+            found = torch.ops.aten._weight_int4pack_mm_for_cpu(near, self.packed, self.group, self.grid)
             out: torch.Tensor = found.to(x.dtype).view(*x.shape[:-1], -1)
             return out if self.bias_N is None else out.add_(self.bias_N)
 

@@ -8,7 +8,10 @@ ONNX Runtime computes in float32 or int8 on CPUs, so an engine that has bf16 may
 Plain numerics are float32, |Δlogit| ≤ 1e-3 against PyTorch, checked at export on several shapes and paddings. int8 is ONNX
 Runtime's dynamic quantization: weights of MatMul per output channel and the embeddings per tensor, int8 in the file;
 activations uint8 per tensor and batch, so rows of one batch share a scale and a row's logits depend a little on its
-neighbors. The head's last layer stays float32. On CPUs without VNNI, weights use 7 bits, since 8-bit sums would saturate.
+neighbors. The head is int8 as well. On CPUs without VNNI, weights use 7 bits, since 8-bit sums would saturate.
+int8_static is int8 whose activations keep scales that training rows gave (`trimtune explain int8_static`), so no row depends on
+its neighbors; pooler and head stay float32. It is written as QuantizeLinear and DequantizeLinear around each product, which are
+standard operators, and ONNX Runtime runs each as one product of integers; other forms were not timed.
 int4 is weights alone, in blocks of 32 with a scale each, their products summed in 8-bit integers; embeddings int8 per tensor.
 
 A language model's graph takes the cache of keys and values in and hands it out: logits_BKV at the K places asked for. Its int8
@@ -28,13 +31,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.engines import _graph, _onnx_decoder, _onnx_graph
+from trimtune.engines import _graph, _onnx_calibration, _onnx_decoder, _onnx_graph, _onnx_static
 from trimtune.tasks import text_classification
 
 if TYPE_CHECKING:
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8", "int4"), "causal_lm": ("plain", "int8", "int4")}
+NUMERICS = {"text_classification": ("plain", "int8", "int8_static", "int4"), "causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
 FORMAT = "onnx"
 TOLERANCE = {"plain": 1e-3}
@@ -66,12 +69,17 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     graph = _onnx_graph.classifier(model, opset, max_length, "onnx_runtime")
     path.write_bytes(graph.SerializeToString())
     difference = _graph.check(_runner(path, _threads()), model, max_length, TOLERANCE["plain"], "onnx_runtime")
-    if numerics != "plain":
+    told: dict[str, Any] = {}
+    if numerics == "int8_static":
+        grids, told = _onnx_calibration.calibrated(graph, path, partial(_session, threads=_threads()), source, calibration,
+                                                   max_length)
+        _quantize_static(graph, path, grids)
+    elif numerics != "plain":
         _quantize(graph, path, numerics)
     _graph.write_around(folder, source, model.config)
-    packed, precision = ("plain", "fp32") if numerics == "plain" else ("packed", numerics)
-    return _graph.note(folder, engine="onnx_runtime", task=task, numerics=numerics, packed=packed, precision=precision,
-                       difference=difference)
+    precision = {"plain": "fp32", "int8_static": "int8"}.get(numerics, numerics)
+    return _graph.note(folder, engine="onnx_runtime", task=task, numerics=numerics,
+                       packed="plain" if numerics == "plain" else "packed", precision=precision, difference=difference, **told)
 
 
 def load(folder: Path, threads: int) -> _graph.Run | Decoder:
@@ -103,14 +111,28 @@ def _runner(path: Path, threads: int) -> _graph.Run:
 
 def _quantize(graph: Any, path: Path, numerics: str) -> None:
     """Write the graph in int8; or with int4 for its products and int8 for its embeddings."""
-    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     if numerics == "int8":
         quantize_dynamic(graph, path, per_channel=True, weight_type=QuantType.QInt8, reduce_range=not has_vnni())
         return
+    path.write_bytes(_onnx_decoder.packed(_with_int8_embeddings(graph, path), numerics).SerializeToString())
+
+
+def _quantize_static(graph: Any, path: Path, grids: _onnx_static.Grids) -> None:
+    """Write the graph with products of integers on these grids, and int8 embeddings."""
+    embedded = _with_int8_embeddings(graph, path)
+    _onnx_static.quantize(embedded, grids, 127 if has_vnni() else 63)
+    path.write_bytes(embedded.SerializeToString())
+
+
+def _with_int8_embeddings(graph: Any, path: Path) -> Any:
+    """The graph with int8 embeddings, one scale each; it is also written to `path`."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     quantize_dynamic(graph, path, op_types_to_quantize=["Gather"], weight_type=QuantType.QInt8)
-    path.write_bytes(_onnx_decoder.packed(onnx.load(path), numerics).SerializeToString())
+    return onnx.load(path)
 
 
 def has_vnni() -> bool:

@@ -11,8 +11,10 @@ finer than bf16), |Δlogit| ≤ 0.25 (of a language model recorded, and judged b
 The trim bf16 asks for the latter whatever the clock says, and is refused where the plugin has no bf16 for this CPU.
 int8 is NNCF's post-training quantization for transformers: weights int8 per output channel, activations int8 by ranges seen on
 training rows (static), SmoothQuant and bias correction; a row's logits don't depend on its neighbors. What stays in floating
-point runs in the measured precision. int4 is weights alone, by NNCF without training rows: a scale per 64 weights, embeddings
-and the head's last layer int8; products run in the measured precision.
+point runs in the measured precision. int8_static is the same with ranges by its settings, where NNCF has that: minmax over all
+rows; percentile of each row, and the mean of the rows; mse by NNCF's histogram; entropy is refused. int4 is weights alone, by
+NNCF without training rows: a scale per 64 weights, embeddings and the head's last layer int8; products run in the measured
+precision.
 
 A language model's graph keeps its cache of keys and values as state: logits_BKV at the K places asked for. Its int8 (a scale
 per output channel) and int4 (a scale per 64 weights; embeddings and output layer int8) are weights alone, by NNCF, without
@@ -33,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.engines import _graph, _openvino_decoder
+from trimtune.engines import _graph, _openvino_decoder, _openvino_int8
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import text_classification
 
@@ -42,7 +44,8 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8", "int4", "bf16"), "causal_lm": ("plain", "int8", "int4", "bf16")}
+NUMERICS = {"text_classification": ("plain", "int8", "int8_static", "int4", "bf16"),
+            "causal_lm": ("plain", "int8", "int4", "bf16")}
 TASKS = tuple(NUMERICS)
 FORMAT = "openvino"
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
@@ -82,8 +85,11 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     model: Any = text_classification.load_model(source)
     graph = _traced(model, max_length)
     difference = _graph.check(_runner(graph, "fp32"), model, max_length, TOLERANCE["fp32"], "openvino_ir")
+    told: dict[str, Any] = {}
     if numerics == "int8":
-        graph = _quantized(graph, source, calibration[:wanted.calibration_rows], max_length)
+        graph = _openvino_int8.quantized(graph, source, calibration[:wanted.calibration_rows], max_length)
+    elif numerics == "int8_static":
+        graph, told = _openvino_int8.static(graph, source, calibration, max_length)
     elif numerics == "int4":
         graph = _openvino_decoder.packed(graph, numerics)
     milliseconds: dict[str, list[float]] = {}
@@ -92,10 +98,10 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
         precision, milliseconds = _graph.fastest(runs, model.config.vocab_size, max_length)
     openvino.save_model(graph, folder / _GRAPH, compress_to_fp16=precision == "bf16")
     _graph.write_around(folder, source, model.config)
-    runs_in = numerics if numerics in ("int8", "int4") else precision
+    runs_in = {"int8": "int8", "int8_static": "int8", "int4": "int4"}.get(numerics, precision)
     return _graph.note(folder, engine="openvino_ir", task=task, numerics=numerics,
                        packed="plain" if numerics == "plain" else "packed", precision=runs_in,
-                       floats=precision, difference=difference, milliseconds=milliseconds)
+                       floats=precision, difference=difference, milliseconds=milliseconds, **told)
 
 
 def refuse_bf16(capabilities: Sequence[str]) -> None:
@@ -136,19 +142,6 @@ def _traced(model: Any, max_length: int) -> Any:
     free = [(name, openvino.PartialShape([-1, -1]), openvino.Type.i64) for name in example]
     with torch.no_grad(), _caches_with_rank():
         return openvino.convert_model(_graph.logits_only(model), example_input=example, input=free)
-
-
-def _quantized(graph: Any, source: Path, texts: list[str], max_length: int) -> Any:
-    if not texts:
-        raise TrimtuneError("openvino_ir: int8 was asked for without training rows.",
-                            "The activations' ranges are read off them.",
-                            "Give the rows, or use int8 on torch_eager or onnx_runtime, which need none.")
-    _openvino()
-    import nncf
-
-    tokenizer = text_classification.load_tokenizer(source)
-    batches = [text_classification.encode(tokenizer, [text], max_length) for text in texts]
-    return nncf.quantize(graph, nncf.Dataset(batches), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(batches))
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ int4: groups of 32 weights with a scale and an offset, activations in bf16, embe
 binary, ternary: what these trims leave, stored in 1 and 1.6 bits per weight and a scale per group, embeddings int8. Only stored
 so: the matrices [N, K] are unpacked on load to the float32 that they were, bit for bit, and speed and memory are float32's;
 |Δlogit| ≤ 0.25, by the embeddings.
+mixed: each linear layer in the format that config.json names, as the trim of that name chose it. int4 and int8 run packed (int8
+with a scale per token, so no row depends on its neighbors), binary and ternary are only stored; `precision` lists what runs.
 
 Language models in int8 and int4 are another path: weights are packed and activations follow each token by itself, so no row
 depends on its neighbors; embeddings and the output layer are int8 in both (`engines/_packed_torch.py`). int4 makes next tokens
@@ -47,13 +49,14 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8", "int4", "bf16", "binary", "ternary", "sparse", "sparse_int8"),
+NUMERICS = {"text_classification": ("plain", "int8", "int4", "bf16", "binary", "ternary", "mixed", "sparse",
+                                    "sparse_int8"),
             "causal_lm": ("plain", "int8", "int4", "bf16")}
 TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25, "binary": 0.25, "ternary": 0.25}
 _PACKED = ("int8", "int4")
 """numerics of language models that are another path"""
-_FEW_BITS = ("int4", "binary", "ternary")
+_FEW_BITS = ("int4", "binary", "ternary", "mixed")
 """numerics of classifiers whose weights lie several to a byte"""
 
 

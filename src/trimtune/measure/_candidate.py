@@ -22,6 +22,8 @@ class Loaded(NamedTuple):
     before_mb: float
     """resident memory before the engine was loaded"""
     peak_resets: bool
+    before_private_mb: float | None = None
+    """memory of the process's own before that; None where the system doesn't tell"""
 
 
 class Subject(Protocol):
@@ -30,6 +32,8 @@ class Subject(Protocol):
     turn: int
     together: int
     """rows that are answered together, if nobody says otherwise"""
+    opening: dict[str, Any]
+    """what `open_subject` was given, but for folder and rows"""
 
     @property
     def folder(self) -> Path: ...
@@ -40,15 +44,18 @@ class Subject(Protocol):
     def work(self, rows: int, seed: int) -> None:
         """Answer so many test rows together, as a user would."""
 
+    def text(self) -> str:
+        """One that it may be asked."""
+
 
 def load(folder: Path, engine: str, threads: int) -> Loaded:
     """Load a runnable folder; what the caller holds by then belongs below the baseline, since it is every candidate's alike."""
     gc.collect()
     resets = _machine.reset_peak()
-    before = _machine.peak_mb()
+    before, private = _machine.peak_mb(), _machine.private_mb()
     run = parts.load("engine", engine).load(folder, threads)
     gc.freeze()  # what is loaded stays: without it, each turn's collection would walk through all of torch's objects
-    return Loaded(run, before, resets)
+    return Loaded(run, before, resets, private)
 
 
 def share(items: Sequence[Item], count: int, seed: int, turn: int) -> list[Item]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +27,7 @@ class LabelSubject:
     classes: tuple[str, ...]
     turn: int = 0
     together: int = 32
+    opening: dict[str, Any] = field(default_factory=dict)
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Raw texts to logits [B, C]: tokenizing is part of it, as it is for a user."""
@@ -39,6 +40,9 @@ class LabelSubject:
 
     def work(self, rows: int, seed: int) -> None:
         self.logits(self.draw(rows, seed))
+
+    def text(self) -> str:
+        return self.texts[0]
 
 
 def open_labels(task: ModuleType, folder: Path, engine: str, rows: Path, max_length: int, threads: int,

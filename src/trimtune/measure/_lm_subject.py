@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -54,6 +54,7 @@ class LMSubject:
     ends: set[int]
     turn: int = 0
     together: int = 8
+    opening: dict[str, Any] = field(default_factory=dict)
 
     @property
     def decoder(self) -> Decoder:
@@ -67,6 +68,9 @@ class LMSubject:
 
     def work(self, rows: int, seed: int) -> None:
         generate(self.decoder, self.draw(rows, seed, WORK_TOKENS), (), WORK_TOKENS)
+
+    def text(self) -> str:
+        return str(self.tokenizer.decode(self.starts[0], skip_special_tokens=True))
 
 
 def open_lm(task: ModuleType, folder: Path, engine: str, rows: Path, max_length: int, threads: int,

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from trimtune.measure import _energy
 from trimtune.process import threads
 
 _FLAGS = {"avx2": "avx2", "avx512f": "avx512", "avx512_vnni": "avx512_vnni", "avx_vnni": "avx_vnni",
@@ -26,7 +27,8 @@ def describe() -> dict[str, Any]:
     """CPU model, cores that may be used, memory, system, the CPU flags that matter; `energy` names its source or `none`."""
     return {"cpu": _cpu_field("model name") or platform.processor() or platform.machine(), "cores": threads(),
             "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
-            "system": f"{platform.system()} {platform.release()} {platform.machine()}", "flags": _flags(), "energy": "none"}
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}", "flags": _flags(),
+            "energy": _energy.source()}
 
 
 def available_memory_mb() -> float:
@@ -52,6 +54,12 @@ def peak_mb() -> float:
         return found * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def private_mb() -> float | None:
+    """This process's memory that no file backs, in MB (10^6 bytes). None where the system doesn't tell."""
+    found = _kilobytes(Path("/proc/self/smaps_rollup"), "Anonymous")
+    return None if found is None else found * 1024 / 1e6
 
 
 def _kilobytes(path: Path, field: str) -> int | None:

@@ -28,7 +28,7 @@ from trimtune.study.uses import tasks_of
 DRIFT_ALLOWED = 0.15
 """beyond this change of the anchor's pace, old and new figures are not comparable: all is measured anew"""
 _SAMPLES = "samples.json"
-_TIMED_UNITS = ("ms", "rows/s", "tokens/s")
+_TIMED_UNITS = ("ms", "rows/s", "tokens/s", "mJ")
 
 
 class Measured(NamedTuple):

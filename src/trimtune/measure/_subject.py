@@ -21,7 +21,9 @@ def open_subject(folder: Path, engine: str, rows: Path, task: str, max_length: i
     """
     module = parts.load("task", task)
     open_ = open_lm if module.rows is language else open_labels
-    return open_(module, folder, engine, rows, max_length, threads, reading)
+    subject: Subject = open_(module, folder, engine, rows, max_length, threads, reading)
+    subject.opening = {"engine": engine, "task": task, "max_length": max_length, "threads": threads, "reading": reading}
+    return subject
 
 
 def take_turn(subject: Subject, measure: str, config: dict[str, Any], turn: int) -> Any:

@@ -7,6 +7,9 @@ not across tokenizers, whose tokens hold different amounts of text. Computed fro
 interval is a bootstrap over rows; rows that share a prompt are drawn together, since they are no independent evidence. Of more
 than `rows` test rows some are scored, the same of every candidate: prompts evenly spaced over the file, each with all its rows.
 
+A limit may hold it against the candidate's parent, the same method and engine without trims: `require: {perplexity: "<= parent +
+2%"}`. With `surely` behind it the whole 95% interval of the paired difference must be inside.
+
 Source: Jelinek et al. 1977, "Perplexity – a measure of the difficulty of speech recognition tasks".
 """
 

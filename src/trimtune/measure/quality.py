@@ -1,9 +1,19 @@
-"""How many of the test rows are answered right: accuracy, macro-F1, and the accuracy of the worst class.
+"""How many of the test rows are answered right: accuracy, macro-F1, the worst class, and whether confidence is worth its name.
 
 The test split is read here and by nothing that decides earlier. Formulas, with y the truth and ŷ = argmax of the logits:
 accuracy = mean(y = ŷ), Wilson's 95% interval; F1 of a class = 2·TP / (rows of it + answers of it), macro-F1 = mean over
 the classes that occur, bootstrap over rows; worst class = the lowest share of right answers among a class's own rows,
 Wilson's interval, its label in the note (it was chosen for being the lowest, so read it as a hint where to look).
+
+calibration_error = Σ_m |B_m| / n · |acc(B_m) − conf(B_m)|, with conf the largest softmax probability: the expected calibration
+error of Guo et al. 2017 (arXiv 1706.04599), section 2. Use it where somebody acts on the probability of an answer, such as by a
+threshold below which people look. Its 15 bins hold equally many rows, not equal widths: a tuned classifier is nearly sure of most
+rows, and one bin of equal width would average almost all of them. Refused below ten rows per bin. Confidences that are exactly
+right don't read 0, since rows are few: the note says what they would read. The interval is ±1.96 bootstrap standard errors.
+
+A limit may hold each against the candidate's parent, the same method and engine without trims: `require: {accuracy: ">= parent -
+0.01"}` allows a loss of one point. With `surely` behind it the whole 95% interval of the paired difference must be inside
+(accuracy alone has one): with few test rows equal answers are then not enough.
 """
 
 from __future__ import annotations
@@ -14,51 +24,76 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from trimtune.measure import _calibration
 from trimtune.measure._intervals import wilson
 from trimtune.measure._label_subject import LabelSubject, finite
 from trimtune.records import Better, Reading
 
 TASKS = ("text_classification",)
 READINGS: dict[str, tuple[str, Better]] = {
-    "accuracy": ("fraction", "higher"), "macro_f1": ("fraction", "higher"), "worst_class_accuracy": ("fraction", "higher")}
+    "accuracy": ("fraction", "higher"), "macro_f1": ("fraction", "higher"), "worst_class_accuracy": ("fraction", "higher"),
+    "calibration_error": ("fraction", "lower")}
 ROUNDS = 1
 
 
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     batch_size: int = Field(32, ge=1, description="rows answered together")
-    resamples: int = Field(500, ge=100, description="bootstrap resamples of macro-F1")
+    resamples: int = Field(500, ge=100, description="bootstrap resamples of macro-F1 and of calibration_error")
     seed: int = Field(0, description="of the bootstrap")
 
 
 def sample(subject: LabelSubject, config: Config) -> dict[str, Any]:
-    """The answers to every test row, beside the truth."""
-    predictions = predict(lambda texts: finite(subject.logits(texts), len(subject.classes)), subject.texts, config.batch_size)
-    return {"predictions": predictions, "truth": subject.labels, "classes": list(subject.classes)}
+    """The answers to every test row and their confidences, beside the truth."""
+    found = answered(lambda texts: finite(subject.logits(texts), len(subject.classes)), subject.texts, config.batch_size)
+    return {"predictions": found[0], "confidences": found[1], "truth": subject.labels, "classes": list(subject.classes)}
 
 
 def predict(logits: Callable[[Sequence[str]], np.ndarray], texts: Sequence[str], batch_size: int) -> list[int]:
-    """Label index of each text, in the order given; rows of like length are answered together, since padding is waste."""
-    found = np.empty(len(texts), dtype=np.int64)
+    """Label index of each text, in the order given."""
+    return answered(logits, texts, batch_size)[0]
+
+
+def answered(logits: Callable[[Sequence[str]], np.ndarray], texts: Sequence[str],
+             batch_size: int) -> tuple[list[int], list[float]]:
+    """Label index and largest softmax probability of each text, in the order given; rows of like length are answered together,
+    since padding is waste."""
+    found_N, confidence_N = np.empty(len(texts), dtype=np.int64), np.empty(len(texts))
     order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
     for start in range(0, len(order), batch_size):
         rows = order[start:start + batch_size]
-        found[rows] = logits([texts[row] for row in rows]).argmax(axis=1)
-    return [int(index) for index in found]
+        logits_BC = logits([texts[row] for row in rows]).astype(np.float64)
+        found_N[rows] = logits_BC.argmax(axis=1)
+        confidence_N[rows] = 1 / np.exp(logits_BC - logits_BC.max(axis=1, keepdims=True)).sum(axis=1)
+    return [int(index) for index in found_N], [round(float(each), 6) for each in confidence_N]
 
 
 def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Reading]:
-    """Accuracy, macro-F1 and worst class accuracy, as fractions of 1."""
+    """Accuracy, macro-F1 and worst class accuracy, as fractions of 1; calibration_error of samples with confidences."""
     truth, predictions = np.asarray(samples[0]["truth"]), np.asarray(samples[0]["predictions"])
     classes, n, right = samples[0]["classes"], len(truth), truth == predictions
     low, high = f1_interval(truth, predictions, len(classes), config.resamples, config.seed)
     rows_C = np.bincount(truth, minlength=len(classes))
     hits_C = np.bincount(truth[right], minlength=len(classes))
     worst = int(np.argmin(np.where(rows_C > 0, hits_C / np.maximum(rows_C, 1), np.inf)))
-    return {"accuracy": _share("accuracy", int(right.sum()), n),
+    found = {"accuracy": _share("accuracy", int(right.sum()), n),
             "macro_f1": _reading("macro_f1", macro_f1(truth, predictions, len(classes)), n, low, high,
                                  "bootstrap over rows 95%"),
             "worst_class_accuracy": _share("worst_class_accuracy", int(hits_C[worst]), int(rows_C[worst]), classes[worst])}
+    if "confidences" in samples[0]:  # a rule that needs no tuning has none
+        found["calibration_error"] = _calibrated(np.asarray(samples[0]["confidences"]), right, config)
+    return found
+
+
+def _calibrated(confidence_N: np.ndarray, right_N: np.ndarray, config: Config) -> Reading:
+    n, needed = len(right_N), _calibration.NEEDED
+    if n < needed:
+        unit, better = READINGS["calibration_error"]
+        return Reading(name="calibration_error", value=None, unit=unit, better=better, n=n, note=f"too few rows, {n} of {needed}")
+    found = _calibration.calibration(confidence_N, right_N, config.resamples, config.seed)
+    return _reading("calibration_error", found.value, n, found.low, found.high, "bootstrap over rows 95%, by its standard error",
+                    f"confidences that are exactly right would read {found.chance:.3f}, 95 of 100 times at most "
+                    f"{found.chance_high:.3f}")
 
 
 def by_row(samples: list[dict[str, Any]]) -> list[int]:

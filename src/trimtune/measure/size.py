@@ -5,6 +5,7 @@ A file that two artifacts share by a hard link counts in full for each, since ea
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -25,9 +26,14 @@ class Config(BaseModel):
 
 def sample(subject: Subject, config: Config) -> dict[str, Any]:
     """`bytes` of the runnable folder, and of each file in it."""
-    files = {str(path.relative_to(subject.folder)): path.stat().st_size for path in sorted(subject.folder.rglob("*"))
-             if path.is_file() and path.relative_to(subject.folder).as_posix() != _NOT_SHIPPED}
+    files = shipped(subject.folder)
     return {"bytes": sum(files.values()), "files": files}
+
+
+def shipped(folder: Path) -> dict[str, int]:
+    """The bytes of each file of a runnable folder."""
+    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.relative_to(folder).as_posix() != _NOT_SHIPPED}
 
 
 def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Reading]:

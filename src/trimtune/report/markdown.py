@@ -12,7 +12,7 @@ from trimtune.results import Result
 
 def text(result: Result, folder: Path) -> str:
     """The report as GitHub-flavored Markdown. Everything that a user named is escaped."""
-    parts = [_head(result, folder), _candidates(result), _verdicts(result), _baselines(result),
+    parts = [_head(result, folder), _candidates(result), _verdicts(result), _tried(result), _baselines(result),
              _rejected(result), _answers(result), _tuning(result), _failures(result), _around(result)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -69,6 +69,13 @@ def _verdicts(result: Result) -> str:
     lines = [[plain(verdict.candidate), plain(verdict.against) or "–", "no verdict" if verdict.kind == "none" else verdict.kind,
               plain(verdict.words)] for verdict in result.choice.verdicts]
     return "## What trimming brought\n\n" + _table(["candidate", "against", "verdict", "why"], lines) if lines else ""
+
+
+def _tried(result: Result) -> str:
+    head = ["trims", "accuracy, validation rows", "size", "one row, roughly", "became"]
+    found = [f"## Chains tried for {plain(ledger.method)} on {plain(ledger.engine)}\n\n"
+             + _table(head, [[*map(plain, cells)] for cells in tries]) for ledger, tries in tables.tried(result)]
+    return "\n\n".join(found)
 
 
 def _baselines(result: Result) -> str:

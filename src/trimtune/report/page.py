@@ -80,7 +80,7 @@ def _content(result: Result) -> dict[str, Any]:
         "failures": tables.failures(result), "step_costs": tuning.step_costs(result), "protocols": facts.protocols(result),
         "machine": facts.machine(result), "asked": facts.asked(result), "splits": facts.split_rows(result),
         "answers": facts.answers(result),
-        "baselines": tables.baselines(result), "baseline_words": tables.baselines_words(result),
+        "tried": tables.tried(result), "baselines": tables.baselines(result), "baseline_words": tables.baselines_words(result),
         "baseline_heads": [words.title(name) for name in tables.of_baselines(result)]}
 
 
@@ -107,4 +107,6 @@ def _unplotted(result: Result, lines: list[tables.Line], cost: str) -> str:
     told += [f"{words.listed(far)} {'lies' if len(far) == 1 else 'lie'} below the picture."] if (
         far := pareto.undrawn(result, lines, cost)) else []
     told += [f"The limit {words.limit(result, limit)} lies outside the picture." for limit in pareto.beyond(result, lines, cost)]
+    told += [f"The limit {words.limit(result, limit)} is no line: each candidate has its own."
+             for limit in result.study.require if limit.parent and limit.reading in (cost, tables.metric(result))]
     return " ".join(told)

@@ -121,7 +121,8 @@ def _y_domain(data: list[dict[str, Any]], limit: Limit | None, scale: float, rul
 def beyond(result: Result, lines: list[Line], cost: str) -> list[Limit]:
     """The limits on this picture's readings that lie so far off that drawing them would squeeze everything else."""
     domain, _ = _x_domain(points(result, lines, cost), _limits(result).get(cost))
-    return [limit for limit in result.study.require if limit.reading == cost and not domain[0] <= limit.value <= domain[1]]
+    return [limit for limit in result.study.require if limit.reading == cost and not limit.parent
+            and not domain[0] <= limit.value <= domain[1]]
 
 
 def undrawn(result: Result, lines: list[Line], cost: str) -> list[str]:
@@ -136,7 +137,8 @@ def undrawn(result: Result, lines: list[Line], cost: str) -> list[str]:
 
 
 def _limits(result: Result) -> dict[str, Limit]:
-    return {limit.reading: limit for limit in result.study.require}
+    """Those that are a line: one against the parent lies elsewhere for each candidate."""
+    return {limit.reading: limit for limit in result.study.require if not limit.parent}
 
 
 def _rules(result: Result, quality: str, scale: float) -> list[dict[str, Any]]:

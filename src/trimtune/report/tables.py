@@ -6,14 +6,19 @@ import math
 from dataclasses import dataclass
 
 from trimtune import parts
-from trimtune.choose.limits import not_measured, unjudged, violated
+from trimtune.choose.bounds import Bound, bounds_of
+from trimtune.choose.compare import Difference
+from trimtune.choose.limits import broken, unjudged
+from trimtune.choose.paired import comparison
 from trimtune.records import Reading
 from trimtune.report import words
-from trimtune.results import Baseline, Result, Row
+from trimtune.results import Baseline, ChainSearch, ChainTry, Result, Row
 
 QUALITY = ("accuracy", "macro_f1", "worst_class_accuracy")
 COSTS = ("latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb")
-"""what a simulated trim says nothing real about"""
+"""what a simulated trim says nothing real about, with a column each"""
+_FURTHER_COSTS = ("private_memory_mb", "load_ms", "load_again_ms", "energy_mj_per_row")
+"""the same, without one"""
 _SHOWN = {"accuracy": ("accuracy", "worst_class_accuracy", *COSTS, "fit_seconds"),
           "perplexity": ("perplexity", "bleu", "format_valid", "forgetting", "latency_p50_ms", "tokens_per_s", "peak_memory_mb",
                          "size_mb", "fit_seconds")}
@@ -72,15 +77,23 @@ def shown(result: Result) -> tuple[str, ...]:
     return usual + tuple(name for name in sorted(asked) if name not in usual)
 
 
+def bounds(result: Result, row: Row) -> tuple[Bound, ...]:
+    """Each limit of the study as it stands for the row."""
+    def paired(first: str, second: str) -> Difference:
+        return comparison(result.predictions, result.truth, (first, second), metric(result)).difference(first, second)
+
+    return bounds_of(row, result.study.require, result.rows, paired)
+
+
 def inside_limits(result: Result, row: Row) -> bool:
     """Whether a measured row keeps every limit. A reading that was refused (None) keeps none."""
-    return row.status == "measured" and not violated(row, result.study.require)
+    return row.status == "measured" and not broken(bounds(result, row))
 
 
 def why_unjudged(result: Result, row: Row) -> str:
     """Why nobody can say whether a measured row keeps the limits; nothing if it keeps them, or breaks one for certain."""
-    broken, unknown = violated(row, result.study.require), unjudged(row, result.study.require)
-    return not_measured(row, broken[0]).split(",")[0] if row.status == "measured" and broken and broken == unknown else ""
+    found = bounds(result, row)
+    return broken(found)[0].lacking.split(",")[0] if row.status == "measured" and unjudged(found) else ""
 
 
 def lines(result: Result) -> list[Line]:
@@ -118,9 +131,9 @@ def _order(result: Result, row: Row) -> tuple[int, float]:
 
 def cells(result: Result, row: Row, names: tuple[str, ...], real: bool = True) -> tuple[Cell, ...]:
     """The named readings of a row. With `real`, a simulated candidate's speed and size are left out: they are not real."""
-    over = {limit.reading: f"limit {words.bound(result, limit)}" for limit in violated(row, result.study.require)
-            if row.value(limit.reading) is not None}
-    hidden = COSTS if real and row.packed == "simulated" else ()
+    over = {bound.limit.reading: f"limit {words.bound(result, bound.limit)}" for bound in broken(bounds(result, row))
+            if bound.value is not None}
+    hidden = (*COSTS, *_FURTHER_COSTS) if real and row.packed == "simulated" else ()
     return tuple(Cell(name, words.title(name), "simulated") if name in hidden and name in row.readings
                  else _cell(row, name, over.get(name, "")) for name in names)
 
@@ -131,6 +144,14 @@ def _cell(row: Row | Baseline, name: str, over: str = "") -> Cell:
         return Cell(name, label, "–")
     note = reading.note if reading.value is None else words.worst_class(row) if name == "worst_class_accuracy" else ""
     return Cell(name, label, words.value(reading), words.interval(reading), note, reading.value, over)
+
+
+def tried(result: Result) -> list[tuple[ChainSearch, list[tuple[str, ...]]]]:
+    """What `trim: auto` tried, as text: trims, accuracy on the validation rows, size, time of one row, what became of it."""
+    def cells(one: ChainTry) -> tuple[str, ...]:
+        became = one.words or ("kept" if one.kept else "")
+        return one.trims, words.show(one.score, "share"), words.show(one.size_mb, "MB"), words.show(one.ms, "ms"), became
+    return [(ledger, [cells(one) for one in ledger.tries]) for ledger in result.chains]
 
 
 def of_baselines(result: Result) -> list[str]:
@@ -198,8 +219,9 @@ def better(result: Result, reading: str) -> str:
 
 
 def further(result: Result) -> list[str]:
-    """Readings that the main table has no column for, in the order of their first appearance."""
-    return list(dict.fromkeys(name for row in result.rows for name in row.readings if name not in shown(result)))
+    """Readings that somebody has and the main table has no column for, in the order of their first appearance."""
+    return list(dict.fromkeys(name for row in result.rows for name, reading in row.readings.items()
+                              if reading.value is not None and name not in shown(result)))
 
 
 def failures(result: Result) -> list[tuple[str, list[str]]]:

@@ -13,6 +13,7 @@ NAMES = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro-F1",
     "worst_class_accuracy": "Worst class",
+    "calibration_error": "Calibration error",
     "latency_p50_ms": "Latency p50",
     "latency_p95_ms": "Latency p95",
     "throughput_rows_per_s": "Throughput",
@@ -30,7 +31,11 @@ NAMES = {
     "tokens_per_s_8": "Tokens per second, 8 rows",
     "kv_cache_mb": "KV cache",
     "peak_memory_mb": "Peak memory",
+    "private_memory_mb": "Private memory",
     "size_mb": "Size on disk",
+    "load_ms": "Load time",
+    "load_again_ms": "Load time, again",
+    "energy_mj_per_row": "Energy per row",
     "fit_seconds": "Fit time",
     "fit_peak_memory_mb": "Fit memory",
 }
@@ -38,6 +43,7 @@ MEANINGS = {
     "accuracy": "Share of the test rows that were given the right label.",
     "macro_f1": "F1 score of each label, every label with the same weight; rare labels count as much as common ones.",
     "worst_class_accuracy": "Accuracy on the label that the model gets wrong most often.",
+    "calibration_error": "How far the confidence in answers is from the share that is right; few rows read high by chance.",
     "latency_p50_ms": "Time for one row (of a language model: for an answer); half of the answers came at least this fast.",
     "latency_p95_ms": "Time for one row: 95 of 100 answers came at least this fast.",
     "throughput_rows_per_s": "Rows answered per second when they come in batches.",
@@ -55,7 +61,11 @@ MEANINGS = {
     "tokens_per_s_8": "Tokens written per second by eight answers together.",
     "kv_cache_mb": "Keys and values that the model keeps for eight answers.",
     "peak_memory_mb": "The most memory that loading the model and answering added to the process.",
+    "private_memory_mb": "Memory that it has written and shares with no other process, after answering.",
     "size_mb": "Bytes on disk of what would be shipped.",
+    "load_ms": "From a Python process that has imported nothing to the first answer, the files in the system's cache.",
+    "load_again_ms": "The same once more in that process, its libraries imported.",
+    "energy_mj_per_row": "What the machine's counters of energy say while rows are answered, per row; idle is counted in.",
     "fit_seconds": "Time of the fit of the tuned weights and of the trim after it; the search is not counted in.",
     "fit_peak_memory_mb": "The most memory that one of these fits held.",
 }
@@ -167,13 +177,23 @@ def limit(result: Result, given: Limit) -> str:
 
 
 def bound(result: Result, given: Limit) -> str:
-    """`≤ 8 ms`"""
+    """`≤ 8 ms`, `≥ its parent's − 1 point`"""
+    if given.parent:
+        margin = _margin(given, unit_of(result, given.reading))
+        return f"{_SIGNS[given.op]} its parent's{margin}{', surely' if given.surely else ''}"
     unit = unit_of(result, given.reading)
     if unit in ("share", "%"):
         text = f"{given.value * percent_scale(unit):g}%"
     else:
         text = duration(given.value) if unit == "s" else f"{given.value:,g} {unit}".strip()
     return f"{_SIGNS[given.op]} {text}"
+
+
+def _margin(given: Limit, unit: str) -> str:
+    """` − 1 point`, ` + 2%`, or nothing."""
+    much = abs(given.value) * percent_scale(unit)
+    named = "%" if given.percent else f" point{'' if much == 1 else 's'}" if unit == "share" else f" {unit}" if unit else ""
+    return f" {'−' if given.value < 0 else '+'} {much:g}{named}" if given.value else ""
 
 
 def binding(result: Result) -> str:

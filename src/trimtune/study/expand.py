@@ -10,7 +10,12 @@ from trimtune.records import Candidate, Study
 
 def expand(study: Study) -> list[Candidate]:
     """Every method × trim chain × engine, in the order in which the study names them, but for those that `skip` names."""
-    return [candidate for candidate in every(study) if not any(fnmatchcase(candidate.name, pattern) for pattern in study.skip)]
+    return [candidate for candidate in every(study) if not skipped(candidate, study)]
+
+
+def skipped(candidate: Candidate, study: Study) -> bool:
+    """Whether a pattern of `skip` names it."""
+    return any(fnmatchcase(candidate.name, pattern) for pattern in study.skip)
 
 
 def every(study: Study) -> list[Candidate]:

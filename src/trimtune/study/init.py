@@ -103,6 +103,7 @@ def study_text(spec: DataSpec, facts: DataFacts, out: Path, name: str, model: st
     models = (f"`{MODEL}` is embedded; or a folder with config.json and model.safetensors; or a hub id" if labelled else
               "a hub id, or a folder with config.json, model.safetensors and a tokenizer")
     class_weights = f", class_weights: {fit.class_weights}" if labelled else ""
+    loss = 'accuracy: ">= parent - 0.01"' if labelled else 'perplexity: "<= parent + 2%"'
     return f"""\
 # What to try on your rows, and what must hold.
 # `trimtune plan {_comment(out.name)}` shows what this means, `trimtune run {_comment(out.name)}` runs it.
@@ -117,7 +118,7 @@ task: {task}
 # Known: {_known('method', task)}
 tune: [{', '.join(able('method', TUNE, task.replace('-', '_')))}]
 
-# Ways of making it smaller; [a, b] is a chain. Known: none, {_known('trim', task)}
+# Ways of making it smaller; [a, b] is a chain, auto searches chains. Known: none, {_known('trim', task)}
 trim: [{', '.join(TRIM)}]
 
 # Where the result runs: every engine that is installed here, unless you name some; `trimtune parts` tells which must be named.
@@ -131,7 +132,7 @@ precision: {fit.precision}{class_weights}, packing: {fit.packing}}}
 budget: {{trials: {budget.trials}, seeds: {budget.seeds}, minutes: {budget.minutes:g}}}
 
 # Limits that the choice must hold, such as:
-# require: {{size_mb: "<= 30", latency_p50_ms: "<= 8"}}
+# require: {{size_mb: "<= 30", latency_p50_ms: "<= 8", {loss}}}    # parent: the same without trims
 prefer: quality    # what decides among those inside the limits: quality, latency, size or cost
 seed: 0
 """

@@ -1,4 +1,9 @@
-"""Limits such as `latency_p50_ms <= 8`: from a study's `require`, or from the command line."""
+"""Limits such as `latency_p50_ms <= 8` or `accuracy >= parent - 0.01`: from a study's `require`, or from the command line.
+
+A limit against the parent holds a reading of quality against that of the same method and engine without trims. It says how much
+may be lost: `>= parent - 0.01` where higher is better, `<= parent + 0.1` or `<= parent + 2%` where lower is. With `surely` behind
+it the 95% interval of the paired difference must be inside, and not only the difference itself.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +13,33 @@ from typing import Any, cast
 
 from trimtune import parts
 from trimtune.errors import TrimtuneError, unknown
-from trimtune.records import DataSpec, Limit
+from trimtune.records import Better, DataSpec, Limit
 from trimtune.study.check import kind_of, mapping, quoted
 from trimtune.study.document import Place
 from trimtune.study.uses import tasks_of
 
-LEDGER = {"fit_seconds": "s", "fit_peak_memory_mb": "MB"}
+LEDGER: dict[str, tuple[str, Better]] = {"fit_seconds": ("s", "lower"), "fit_peak_memory_mb": ("MB", "lower")}
 """readings that no measure takes: the run adds them from its ledger"""
 
-_LIMIT = re.compile(r"\s*(<=|>=|<|>|≤|≥)\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*", re.ASCII)
+_SIGN, _NUMBER = r"\s*(<=|>=|<|>|≤|≥)\s*", r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+_LIMIT = re.compile(rf"{_SIGN}([-+]?{_NUMBER})\s*", re.ASCII)
+_AGAINST_PARENT = re.compile(rf"{_SIGN}parent(?:\s*([-+−])\s*({_NUMBER})\s*(%?))?(?:\s+(surely))?\s*", re.ASCII)
+PATTERN = f"^(?:{_LIMIT.pattern}|{_AGAINST_PARENT.pattern})$"
+"""what a limit's text looks like, for the schema"""
 _EXAMPLE = 'latency_p50_ms: "<= 8"'
 _MAY_BE_NEGATIVE = ("forgetting",)
 """a difference; whatever else is read is a share, a count, a size or a time"""
+_OF_QUALITY = ("fraction", "points", "1", "nats")
+"""units of readings of quality: all others are costs"""
 
 
 def known(task: str = "") -> dict[str, str]:
     """Every reading that a limit of a study with this task (of any, if none is given) may name → its unit."""
-    measures = [parts.load("measure", name) for name in parts.names("measure")]
-    taken = [module.READINGS for module in measures if not task or task in tasks_of(module)]
-    return {name: unit for readings in taken for name, (unit, _) in readings.items()} | LEDGER
+    return {name: unit for name, (unit, _) in _readings(task).items()}
 
 
 def parse(text: str, where: str = "--require") -> Limit:
-    """One limit from one text, such as `size_mb<=25`.
+    """One limit from one text, such as `size_mb<=25` or `accuracy>=parent-0.01`.
 
     Raises:
         TrimtuneError: no such reading, or no such comparison.
@@ -63,20 +72,66 @@ def read(given: Any, place: Place, task: str = "", data: DataSpec | None = None)
     return tuple(found)
 
 
+def _readings(task: str) -> dict[str, tuple[str, Better]]:
+    measures = [parts.load("measure", name) for name in parts.names("measure")]
+    taken = [module.READINGS for module in measures if not task or task in tasks_of(module)]
+    return {name: told for readings in taken for name, told in readings.items()} | LEDGER
+
+
 def _limit(reading: str, text: Any, where: str, task: str = "") -> Limit:
-    name, units = reading.replace("-", "_"), known(task)
-    if name not in units:
-        raise unknown("reading", reading, units, where, "A limit needs one of these.")
+    name, readings = reading.replace("-", "_"), _readings(task)
+    if name not in readings:
+        raise unknown("reading", reading, readings, where, "A limit needs one of these.")
+    unit, better = readings[name]
+    held = _AGAINST_PARENT.fullmatch(text) if isinstance(text, str) else None
+    if held:
+        return _against_parent(name, better, held, where, readings)
     found = _LIMIT.fullmatch(text) if isinstance(text, str) else None
     if found is None or not math.isfinite(float(found[2])):
         what = quoted(text) if isinstance(text, str) else f"{quoted(text)} ({kind_of(text)})"
-        raise TrimtuneError(f"{where}: {what} is no limit.", "Allowed: <=, >=, < or >, then one number without a unit.",
+        also = f"; or '{_loss(unit, better)}', with or without 'surely' behind it" if unit in _OF_QUALITY else ""
+        raise TrimtuneError(f"{where}: {what} is no limit.", f"Allowed: <=, >=, < or >, then one number without a unit{also}.",
                             f"Write for instance {_EXAMPLE}.")
     value = float(found[2])
-    if units[name] == "fraction" and not 0 <= value <= 1:
+    if unit == "fraction" and not 0 <= value <= 1:
         raise TrimtuneError(f"{where}: {quoted(text)} can't be met or can't be missed: {name} is a fraction.",
                             "Allowed: a number from 0 to 1.", "Write 0.9 for 90%.")
     if value < 0 and name not in _MAY_BE_NEGATIVE:
         raise TrimtuneError(f"{where}: {quoted(text)} says nothing: {name} is never below 0.", "Allowed: a number from 0 up.",
                             f"Write for instance {_EXAMPLE}.")
-    return Limit(reading=name, op=cast("Any", {"≤": "<=", "≥": ">="}.get(found[1], found[1])), value=value)
+    return Limit(reading=name, op=cast("Any", _plain(found[1])), value=value)
+
+
+def _against_parent(name: str, better: Better, found: re.Match[str], where: str,
+                    readings: dict[str, tuple[str, Better]]) -> Limit:
+    unit, text, op = readings[name][0], quoted(found[0].strip()), _plain(found[1])
+    value = float(found[3] or 0.0) * (1 if found[2] == "+" else -1)
+    example = f'Write for instance {name}: "{_loss(unit, better)}".'
+    if unit not in _OF_QUALITY:
+        qualities = ", ".join(sorted(each for each, (its, _) in readings.items() if its in _OF_QUALITY))
+        raise TrimtuneError(f"{where}: {name} can't be held against the parent: it is no reading of quality.",
+                            f"Allowed: {qualities}.", f"Write a number instead, such as {_EXAMPLE}.")
+    if op != (">=" if better == "higher" else "<=") or (value > 0 and better == "higher") or (value < 0 and better == "lower"):
+        more, way = ("more", ">= parent' or '>= parent -") if better == "higher" else ("less", "<= parent' or '<= parent +")
+        raise TrimtuneError(f"{where}: {text} doesn't say how much may be lost. Of {name} {more} is better, and a candidate "
+                            "without trims is its own parent.", f"Allowed: '{way} NUMBER'.", example)
+    if not math.isfinite(value) or (unit == "fraction" and (found[4] or abs(value) >= 1)) or (unit == "nats" and found[4]):
+        allowed = "a number below 1; 0.01 is one point of a hundred" if unit == "fraction" else "a number, without %"
+        raise TrimtuneError(f"{where}: {text} is no loss of {name} that can be judged.", f"Allowed: {allowed}.", example)
+    paired = sorted({str(parts.load("task", task).METRIC) for task in parts.names("task")})
+    if found[5] and name not in paired:
+        raise TrimtuneError(f"{where}: {text}: nothing is sure of {name}, since its differences have no interval.",
+                            "`surely` asks that the 95% interval of the paired difference to the parent is inside the limit; "
+                            f"allowed for {' and '.join(paired)}.", "Leave `surely` out.")
+    return Limit(reading=name, op=cast("Any", op), value=value + 0.0, parent=True, percent=bool(found[4]), surely=bool(found[5]))
+
+
+def _loss(unit: str, better: Better) -> str:
+    """An example of a limit against the parent."""
+    if better == "lower":
+        return f"<= parent + {'2%' if unit == '1' else '0.02'}"
+    return f">= parent - {'0.01' if unit == 'fraction' else '1'}"
+
+
+def _plain(sign: str) -> str:
+    return {"≤": "<=", "≥": ">="}.get(sign, sign)

@@ -12,13 +12,13 @@ from typing import Any, cast, get_args
 
 from trimtune import parts
 from trimtune.errors import TrimtuneError, unknown
-from trimtune.records import Budget, Fit, Prefer, Study, Use
+from trimtune.records import Auto, Budget, Fit, Prefer, Study, Use
 from trimtune.study import document, limits, sources
 from trimtune.study.check import check, kind_of, quoted
 from trimtune.study.document import Place
 from trimtune.study.expand import every, expand
 from trimtune.study.schema import schema as schema
-from trimtune.study.uses import able, chains, defaults, refuse_packing, tasks_of, uses
+from trimtune.study.uses import able, chains, defaults, refuse_packing, searched, tasks_of, uses
 
 TUNE = ["head", "full", "lora", "prefix", "prompt"]
 TRIM = ["none", "int8"]
@@ -72,12 +72,23 @@ def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
         task=task,
         tune=uses("method", given.get("tune", able("method", TUNE, task)), task, place / "tune"),
         trim=chains(given.get("trim", ["none", *able("trim", TRIM[1:], task)]), task, place / "trim", folder),
+        auto=_auto(given, task, place),
         engine=uses("engine", given["engine"], task, place / "engine") if "engine" in given else _engines_here(task, place),
         budget=check(Budget, given.get("budget"), place / "budget", "budget: {trials: 6, seeds: 3, minutes: 20}"),
         require=limits.read(given.get("require"), place / "require", task, rows["data"]),
         prefer=_prefer(given.get("prefer", "quality"), place / "prefer"))
     refuse_packing(study.fit.packing, task, study.tune, place / "fit" / "packing")
     return _skipping(given.get("skip"), place / "skip", study)
+
+
+def _auto(given: dict[str, Any], task: str, place: Place) -> Auto | None:
+    if not searched(given.get("trim"), task, place / "trim"):
+        if "auto" in given:
+            raise TrimtuneError(f"{place / 'auto'}: it says how chains are searched, and `trim` asks for no search.",
+                                "Allowed beside trim: auto, or beside a list with auto in it.",
+                                "Write trim: [none, auto], or remove `auto`.")
+        return None
+    return check(Auto, given.get("auto"), place / "auto", "auto: {tries: 10, keep: 3}")
 
 
 def _known(given: dict[str, Any], place: Place) -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from trimtune import parts
-from trimtune.records import Budget, DataSpec, Fit, Prefer
+from trimtune.records import Auto, Budget, DataSpec, Fit, Prefer
 from trimtune.study import limits
 
 
@@ -18,7 +18,7 @@ def schema() -> dict[str, Any]:
     """Draft 2020-12; a part that is dropped into its folder is in it."""
     defs: dict[str, Any] = {}
     trim = _use("trim", defs)
-    limit = {"type": "string", "pattern": r"^\s*(<=|>=|<|>|≤|≥)\s*[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$"}
+    limit = {"type": "string", "pattern": limits.PATTERN}
     properties = {
         "name": {"type": "string", "pattern": r"^\w[\w.-]{0,63}$", "description": "of the study, and of its run folder"},
         "model": {"type": "string", "default": "minilm", "description": "`minilm`, a folder, or a hub id 'owner/name'"},
@@ -26,7 +26,9 @@ def schema() -> dict[str, Any]:
         "data": {"anyOf": [{"type": "string"}, _model("data", DataSpec, defs)],
                  "description": "a file, a hub id or a bundled set; or one for each split"},
         "tune": {"type": "array", "minItems": 1, "items": _use("method", defs)},
-        "trim": {"type": "array", "items": {"anyOf": [{"const": "none"}, trim, {"type": "array", "minItems": 1, "items": trim}]}},
+        "trim": {"anyOf": [{"const": "auto"}, {"type": "array", "items": {"anyOf": [
+            {"enum": ["none", "auto"]}, trim, {"type": "array", "minItems": 1, "items": trim}]}}]},
+        "auto": {"anyOf": [_model("auto", Auto, defs), {"type": "null"}]},
         "engine": {"type": "array", "minItems": 1, "items": _use("engine", defs)},
         "skip": {"anyOf": [{"type": "null"}, {"type": "array", "items": {"type": "string"}}],
                  "description": "patterns of candidate names that are not built, such as head+*@torch_eager"},

@@ -11,8 +11,8 @@ from trimtune.records import Use
 from trimtune.study.check import check, kind_of, quoted
 from trimtune.study.document import Place
 
-NONE = "none"
-"""the trim that does nothing; always in the race"""
+NONE, AUTO = "none", "auto"
+"""the trim that does nothing, always in the race; and chains that are searched"""
 
 Chain = tuple[Use, ...]
 
@@ -35,19 +35,35 @@ def uses(kind: str, given: Any, task: str, place: Place) -> tuple[Use, ...]:
 def chains(given: Any, task: str, place: Place, folder: Path | None = None) -> tuple[Chain, ...]:
     """The trim chains, in the study's order; the empty chain (`none`) comes first if the study leaves it out.
 
-    Relative paths in a trim's settings are taken from `folder`.
+    Relative paths in a trim's settings are taken from `folder`. `auto` is no chain; `searched` tells whether it stands there.
     """
     found: list[Chain] = []
-    for index, entry in enumerate(_list(given, "trim", place)):
+    for index, entry in enumerate([] if given == AUTO else _list(given, "trim", place)):
         at = place / index
         if entry == NONE:
             found.append(())
+        elif entry == AUTO:
+            continue
         elif isinstance(entry, list):
             found.append(_chain(entry, task, at, folder))
         else:
             found.append((_use("trim", entry, task, at, folder),))
     _refuse_twice(found, place)
     return tuple(found if () in found else [(), *found])
+
+
+def searched(given: Any, task: str, place: Place) -> bool:
+    """Whether a study's `trim` asks for `auto`.
+
+    Raises:
+        TrimtuneError: there is nothing to search among for this task.
+    """
+    if given != AUTO and not (isinstance(given, list) and AUTO in given):
+        return False
+    if task != "text_classification":
+        raise TrimtuneError(f"{place}: `{AUTO}` can't search for the task {task}.", "It can for text-classification.",
+                            f"Name the trims: {', '.join(able('trim', parts.names('trim'), task))}.")
+    return True
 
 
 def able(kind: str, names: list[str], task: str) -> list[str]:

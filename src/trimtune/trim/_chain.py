@@ -33,7 +33,8 @@ def trimmed(trims: Sequence[Use], tuned: Artifact, rows: Artifact, study: Study,
         code = "".join(parts.source_hash("trim", name) for name in (trim.name, *getattr(part, "BUILDS_ON", ())))
         code += parts.source_hash("task", study.task) + parts.room_hash("tune")
         arguments = {"trim": trim.name, "source": links[-1].folder, "config": trim.config, "setting": setting}
-        links.append(store.step("trim", trim.name, _run, arguments, config=shared, parents=parents, seed=study.seed, code=code))
+        links.append(store.step("trim", trim.name, _run, arguments, config=shared, parents=parents, seed=study.seed, code=code,
+                                about=f"of {'+'.join([tuned.part, *(link.part for link in links[1:])])}"))
     return links
 
 

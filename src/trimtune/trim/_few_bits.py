@@ -71,6 +71,14 @@ def trim(folder: Path, source: Path, config: dict[str, Any], setting: Setting, q
             "recovery": recovery}
 
 
+def linears(base: Any) -> dict[str, torch.nn.Linear]:
+    """The linear layers of a transformers model by name, without its head."""
+    import torch
+
+    return {f"{base.base_model_prefix}.{inner}": layer for inner, layer in base.base_model.named_modules()
+            if isinstance(layer, torch.nn.Linear)}
+
+
 def matrices(base: Any, name: str) -> dict[str, torch.nn.Linear]:
     """The linear layers inside the numbered blocks of a transformers model, by name; not its pooler, nor its head.
 
@@ -80,10 +88,8 @@ def matrices(base: Any, name: str) -> dict[str, torch.nn.Linear]:
     Raises:
         TrimtuneError: there are none.
     """
-    import torch
-
-    found = {f"{base.base_model_prefix}.{inner}": layer for inner, layer in base.base_model.named_modules()
-             if isinstance(layer, torch.nn.Linear) and any(word.isdigit() for word in inner.split("."))}
+    inside = len(base.base_model_prefix) + 1
+    found = {full: layer for full, layer in linears(base).items() if any(word.isdigit() for word in full[inside:].split("."))}
     if not found:
         raise TrimtuneError(f"{name}: {type(base).__name__} has no plain linear layers in its blocks.",
                             "It changes torch.nn.Linear (BERT, DistilBERT, RoBERTa, ELECTRA …), not GPT-2's transposed layers.",

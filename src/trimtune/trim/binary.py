@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TASKS = ("text_classification",)
 NEEDS_DATA = True
 NUMERICS: str | None = "binary"
+AUTO: tuple[int, tuple[dict[str, Any], ...]] = (90, ({},))
 Config = _few_bits.Config
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 TASKS = ("text_classification",)
 NEEDS_DATA = True
 NUMERICS: str | None = None
+AUTO: tuple[int, tuple[dict[str, Any], ...]] = (20, ({}, {"layers": 2}))
 BUILDS_ON = ("prune_ffn",)
 """other trims whose code it runs"""
 

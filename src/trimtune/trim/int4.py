@@ -15,9 +15,12 @@ The engine realizes it, so it comes last in a chain of trims; the folder that it
 
 from __future__ import annotations
 
+from typing import Any
+
 from trimtune.trim import _handed_on
 
 TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = False
 NUMERICS: str | None = "int4"
+AUTO: tuple[int, tuple[dict[str, Any], ...]] = (90, ({},))
 Config, run = _handed_on.Config, _handed_on.run

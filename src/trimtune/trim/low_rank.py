@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 TASKS = ("text_classification",)
 NEEDS_DATA = True
 NUMERICS: str | None = None
+AUTO: tuple[int, tuple[dict[str, Any], ...]] = (50, ({},))
 
 
 class Config(BaseModel):

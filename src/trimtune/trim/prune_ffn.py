@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 TASKS = ("text_classification",)
 NEEDS_DATA = True
 NUMERICS: str | None = None
+AUTO: tuple[int, tuple[dict[str, Any], ...]] = (40, ({}, {"ratio": 0.75}))
 _WIDTHS = ("intermediate_size", "hidden_dim", "ffn_dim")
 """what transformers' configs call a block's hidden width"""
 _MULTIPLE = 16

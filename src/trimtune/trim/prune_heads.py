@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 TASKS = ("text_classification",)
 NEEDS_DATA = True
 NUMERICS: str | None = None
+AUTO: tuple[int, tuple[dict[str, Any], ...]] = (30, ({},))
 _INPUTS = (("query", "key", "value"), ("query_proj", "key_proj", "value_proj"), ("q_lin", "k_lin", "v_lin"), ("q", "k", "v"))
 _OUTPUTS = ("{0}.dense", "{0}.out_lin", "{0}.o", "{1}.output.dense")
 """what transformers' encoders call them: {0} holds query, key and value, {1} holds {0}"""

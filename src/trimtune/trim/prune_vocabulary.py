@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 TASKS = ("text_classification",)
 NEEDS_DATA = True
 NUMERICS: str | None = None
+AUTO: tuple[int, tuple[dict[str, Any], ...]] = (10, ({},))
 _SPLITS = ("train", "validation", "test")
 _CHECKED_ROWS = 32
 _TOLERANCE = 1e-4

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TASKS = ("text_classification",)
 NEEDS_DATA = True
 NUMERICS: str | None = "ternary"
+AUTO: tuple[int, tuple[dict[str, Any], ...]] = (90, ({},))
 Config = _few_bits.Config
 _THRESHOLD = 0.7
 """of the mean size: nearly the best one for normal and uniform weights"""

@@ -46,11 +46,12 @@ class Fits:
         """
         config = {**self.config, "learning_rate": rate}
         arguments = {**config, **self.files, "seed": seed}
+        about = f"at learning rate {rate:.2g}, seed {seed}" + (f", to epoch {until}" if until else "")
         if until:
             arguments |= {"until": until, "rests": self._rests(rate, seed)}
             config |= {"until": until}
         return self.store.step("tune", self.method, fitting.fit, arguments, config=config, parents=self.parents, seed=seed,
-                               code=self.code)
+                               code=self.code, about=about)
 
     def forget(self, rate: float, seed: int) -> None:
         """Remove the state of a fit that paused and won't go on."""

@@ -1,0 +1,124 @@
+"""Trims and chains of them on one tuned model, on three engines: quality, size, speed, memory and verdict of each.
+
+    python bench/trims.py helpdesk
+    python bench/trims.py sst2 --rows 2000
+
+One study: MiniLM tuned in full, the chains below, measured in turns. Prints the table that the report shows, and whether some
+chain is an eighth of its parent's bytes, some chain answers 2.5 times the rows per second of the fastest untrimmed engine, both
+at 1.5 points of accuracy or less, and int8 is within half a point. Writes bench/results/trims-SET.json and trims-SET.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import trimtune
+from trimtune.results import Result, Row
+from trimtune.screen import watching
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+STUDENT = {"distill": {"layers": 3}}
+CHAINS: list[Any] = [
+    "none", "bf16", "int8", "int4", "ternary", "binary", "prune_ffn", "prune_heads", ["prune_ffn", "prune_heads"],
+    ["prune_ffn", "prune_heads", "int8"], "low_rank", ["low_rank", "int8"], ["prune_vocabulary", "int8"],
+    ["prune_vocabulary", "low_rank", "int8"], STUDENT, [STUDENT, "int8"], ["prune_vocabulary", STUDENT, "int8"],
+    ["prune_vocabulary", STUDENT, "prune_ffn", "int8"], "prune_weights", ["prune_weights", "sparse_int8"]]
+SKIP = ["*+*+int8@torch_eager", "*prune_weights@o*", "*sparse_int8@o*", "*ary@o*", "*bf16@onnx_runtime", "*int4@openvino_ir"]
+"""int8 chains run in PyTorch last of all; formats that an engine doesn't have"""
+SHOWN = ("accuracy", "size_mb", "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=("helpdesk", "sst2"))
+    parser.add_argument("--rows", type=int, default=0, help="training rows; 0: all")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    asked = parser.parse_args()
+    study = {"name": f"trims-{asked.set}", "data": rows(asked.set, asked.rows, asked.runs), "tune": ["full"], "trim": CHAINS,
+             "engine": ["torch_eager", "onnx_runtime", "openvino_ir"], "skip": SKIP,
+             "fit": {"epochs": 3, "max_length": 64}, "budget": {"trials": 3, "seeds": 1, "minutes": 5}}
+    with watching() as watch:
+        result = trimtune.run(study, runs=asked.runs, watch=watch)
+    found = {"machine": result.machine, "set": asked.set, "training_rows": result.data.rows["train"], "n": len(result.truth),
+             "lines": [line(row, result) for row in result.rows], "reached": reached(result)}
+    asked.out.mkdir(exist_ok=True)
+    (asked.out / f"trims-{asked.set}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    table = markdown(found["lines"])
+    (asked.out / f"trims-{asked.set}.md").write_text(table, encoding="utf-8")
+    print(table)
+    for question, answer in found["reached"].items():
+        print(f"{question}: {answer}")
+
+
+def rows(name: str, count: int, folder: Path) -> Any:
+    """The study's `data`; of SST-2 the first so many training rows."""
+    if name == "helpdesk":
+        return name
+    files = {split: str(DATA / name / f"{file}.csv") for split, file in
+             (("train", "train"), ("validation", "dev"), ("test", "test"))}
+    if count:
+        with Path(files["train"]).open(encoding="utf-8", newline="") as file:
+            kept = list(islice(csv.reader(file), count + 1))
+        folder.mkdir(parents=True, exist_ok=True)
+        files["train"] = str((folder / f"{name}-{count}.csv").absolute())
+        with Path(files["train"]).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(kept)
+    return files
+
+
+def line(row: Row, result: Result) -> dict[str, Any]:
+    verdict = result.choice.verdict(row.name)
+    readings = {name: row.readings[name].model_dump(include={"value", "low", "high", "n"}) for name in row.readings}
+    return {"candidate": row.name, "status": row.status, "cause": row.cause, "packed": row.packed, "precision": row.precision,
+            "readings": readings, "verdict": f"{verdict.kind}: {verdict.words}" if verdict else ""}
+
+
+def markdown(lines: list[dict[str, Any]]) -> str:
+    head = ["candidate", "accuracy, % (95%)", "MB", "p50 ms", "p95 ms", "rows/s", "peak MB", "verdict"]
+    table = [head, ["---"] * len(head)]
+    for each in lines:
+        if each["status"] != "measured":
+            table.append([each["candidate"], *["–"] * 6, f"{each['status']}: {each['cause']}"])
+            continue
+        read = {name: each["readings"].get(name, {}).get("value") for name in SHOWN}
+        share = each["readings"]["accuracy"]
+        figures = ["–" if read[name] is None else f"{read[name]:.4g}" for name in SHOWN[1:]]
+        interval = f"{100 * share['value']:.1f} ({100 * share['low']:.1f}–{100 * share['high']:.1f})"
+        table.append([each["candidate"], interval, *figures, each["verdict"]])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in table) + "\n"
+
+
+def reached(result: Result) -> dict[str, str]:
+    """The three targets, each with the candidate that comes nearest."""
+    measured = [row for row in result.rows if row.status == "measured" and row.packed != "simulated"]
+    plain = [row for row in measured if not row.candidate.trims]
+    parent = max(value(row, "accuracy") for row in plain)
+    whole, fastest = min(value(row, "size_mb") for row in plain), max(value(row, "throughput_rows_per_s") for row in plain)
+    good = [row for row in measured if row.candidate.trims and value(row, "accuracy") >= parent - 0.015]
+    small = min(good, key=lambda row: value(row, "size_mb"), default=None)
+    fast = max(good, key=lambda row: value(row, "throughput_rows_per_s"), default=None)
+    eight = [row for row in measured if row.candidate.trims_label == "int8"]
+    return {
+        "smallest within 1.5 points": "none" if small is None else
+        f"{small.name}: 1/{whole / value(small, 'size_mb'):.1f} of the smallest parent, "
+        f"{100 * (value(small, 'accuracy') - parent):+.1f} points",
+        "fastest within 1.5 points": "none" if fast is None else
+        f"{fast.name}: {value(fast, 'throughput_rows_s') / fastest:.2f} times the fastest untrimmed engine, "
+        f"{100 * (value(fast, 'accuracy') - parent):+.1f} points",
+        "int8": ", ".join(f"{row.candidate.engine.label} {100 * (value(row, 'accuracy') - parent):+.1f} points" for row in eight)}
+
+
+def value(row: Row, reading: str) -> float:
+    found = row.value(reading)
+    assert found is not None
+    return found
+
+
+if __name__ == "__main__":
+    main()
