@@ -109,7 +109,7 @@ def reached(result: Result) -> dict[str, str]:
         f"{small.name}: 1/{whole / value(small, 'size_mb'):.1f} of the smallest parent, "
         f"{100 * (value(small, 'accuracy') - parent):+.1f} points",
         "fastest within 1.5 points": "none" if fast is None else
-        f"{fast.name}: {value(fast, 'throughput_rows_s') / fastest:.2f} times the fastest untrimmed engine, "
+        f"{fast.name}: {value(fast, 'throughput_rows_per_s') / fastest:.2f} times the fastest untrimmed engine, "
         f"{100 * (value(fast, 'accuracy') - parent):+.1f} points",
         "int8": ", ".join(f"{row.candidate.engine.label} {100 * (value(row, 'accuracy') - parent):+.1f} points" for row in eight)}
 

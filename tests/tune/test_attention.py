@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from trimtune.store import Store
 from trimtune.tune import attention
 
 
@@ -29,8 +30,9 @@ def test_the_usual_one_on_a_cpu(monkeypatch):
 
 
 @pytest.mark.slow
-def test_all_are_timed_once_and_the_choice_is_kept(small):
-    study, store, base, rows = small
+def test_all_are_timed_once_and_the_choice_is_kept(small, tmp_path):
+    study, _, base, rows = small
+    store = Store(tmp_path)
     chosen = attention.working_attention(study, "fp32", base, rows, store)
     (step,) = [one for one in store.steps if one.step == "attention"]
     facts = store.seen(step.key).facts

@@ -1,6 +1,7 @@
 import pytest
 
 from trimtune.records import Use
+from trimtune.store import Store
 from trimtune.tune import forecast
 
 
@@ -15,8 +16,9 @@ def test_timings_that_make_no_line_are_taken_in_proportion(sizes, seconds):
 
 
 @pytest.mark.slow
-def test_a_forecast_counts_steps_and_what_is_beside_them(small):
-    study, store, base, rows = small
+def test_a_forecast_counts_steps_and_what_is_beside_them(small, tmp_path):
+    study, _, base, rows = small
+    store = Store(tmp_path)
     told = forecast.of(Use(name="lora"), study, base, rows, store)
     probe = next(store.seen(step.key) for step in store.steps if step.step == "forecast")
     assert told["fit_minutes"] > probe.facts["epoch_seconds"] * study.fit.epochs / 60 > 0
