@@ -1,4 +1,5 @@
-"""What fewer bits cost a classifier: accuracy, bytes and bits of one tuned model in float32, int8, int4, ternary and binary.
+"""What fewer bits cost a classifier: accuracy, bytes and bits of one tuned model in float32, int8, int4, ternary and binary, and
+beside the last two a distilled student in int8 that is as small.
 
     python bench/few_bits.py --shared ../shared --json bench/results/few_bits.json
 
@@ -23,14 +24,14 @@ from trimtune import api, parts
 from trimtune.measure import _machine
 from trimtune.records import DataSpec
 from trimtune.ship.predictor import logits_of
-from trimtune.store import link_tree
 from trimtune.study import data
 from trimtune.tasks import text_classification as task
 from trimtune.tune.recovery import Setting
 
 WANTED = ("none@torch_eager", "int8@torch_eager", "int4@torch_eager", "int4@onnx_runtime", "int4@openvino_ir",
           "ternary:epochs=0@torch_eager", "ternary:epochs=2@torch_eager",
-          "binary:epochs=0@torch_eager", "binary:epochs=3@torch_eager")
+          "binary:epochs=0@torch_eager", "binary:epochs=3@torch_eager",
+          "distill:layers=2,epochs=3+int8@torch_eager", "distill:layers=1,epochs=3+int8@torch_eager")
 HEAD = ("trim @ engine", "accuracy", "weights MB", "bits/weight", "fit s")
 _WEIGHTS = {".safetensors", ".onnx", ".bin"}
 _LENGTH = 64
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="the folder with data/sst2")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--home", type=Path, help="where the tuned model is kept, and found again")
-    parser.add_argument("--only", nargs="*", default=WANTED, help="such as binary:group=0,epochs=3@torch_eager")
+    parser.add_argument("--only", nargs="*", default=WANTED, help="such as binary:epochs=3@torch_eager; a chain: a+b@engine")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     with TemporaryDirectory() as scratch:
@@ -75,23 +76,21 @@ def drawn(source: Path, folder: Path, count: int) -> Path:
 
 
 def measured(wanted: str, tuned: Path, rows: Path, home: Path) -> dict[str, Any]:
-    """One trim on one engine: `name:key=value,…@engine`."""
-    use, engine_name = wanted.split("@")
-    name, _, given = use.partition(":")
-    config = {key: json.loads(value) for key, value in (pair.split("=") for pair in given.split(",") if pair)}
+    """One trim or chain on one engine: `name:key=value,…+name@engine`."""
+    chain, engine_name = wanted.split("@")
     engine, texts = parts.load("engine", engine_name), data.load(rows).train.texts
-    (home / "trimmed").mkdir(parents=True)
-    (home / "engine").mkdir()
-    numerics, started = "plain", time.perf_counter()
-    if name == "none":
-        link_tree(tuned, home / "trimmed")
-    else:
-        trim = parts.load("trim", name)
-        trim.run(home / "trimmed", tuned, trim.Config(**config).model_dump(), Setting(rows, max_length=_LENGTH))
-        numerics = trim.NUMERICS or "plain"
+    last, numerics, started = tuned, "plain", time.perf_counter()
+    for number, use in enumerate([] if chain == "none" else chain.split("+")):
+        name, _, given = use.partition(":")
+        trim, folder = parts.load("trim", name), home / f"trimmed{number}"
+        folder.mkdir(parents=True)
+        config = {key: json.loads(value) for key, value in (pair.split("=") for pair in given.split(",") if pair)}
+        trim.run(folder, last, trim.Config(**config).model_dump(), Setting(rows, max_length=_LENGTH))
+        last, numerics = folder, trim.NUMERICS or "plain"
     seconds = time.perf_counter() - started
+    (home / "engine").mkdir(parents=True)
     fixed = {"precision": "fp32"} if "precision" in engine.Config.model_fields else {}
-    facts = engine.export(home / "engine", home / "trimmed", engine.Config(**fixed).model_dump(), numerics, texts[:300], _LENGTH)
+    facts = engine.export(home / "engine", last, engine.Config(**fixed).model_dump(), numerics, texts[:300], _LENGTH)
     test = data.load(rows).test
     tokenizer = task.load_tokenizer(home / "engine")
     logits_NC = logits_of(engine.load(home / "engine", 1), lambda batch: task.encode(tokenizer, batch, _LENGTH), test.texts)
