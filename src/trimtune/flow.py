@@ -129,5 +129,6 @@ def _row(candidate: Candidate, built: Built | StepFailed, measured: Measured, st
     links, runnable = built
     facts, caveats = runnable.facts, (made.facts.get("caveat", "") for made in (*links, runnable))
     return Row(candidate=candidate, status="measured", packed=facts["packed"], numerics=facts.get("numerics", ""),
-               precision=facts.get("precision", ""), caveats=tuple(filter(None, caveats)), artifact=runnable.key,
-               trimmed=links[-1].key, readings={**measured.readings[candidate.name], **cost(links, store)})
+               precision=facts.get("precision", ""), threads=facts.get("threads", 0), caveats=tuple(filter(None, caveats)),
+               artifact=runnable.key, trimmed=links[-1].key,
+               readings={**measured.readings[candidate.name], **cost(links, store)})

@@ -26,6 +26,8 @@ class Row(Record):
     """the number format that its engine computes in"""
     caveats: tuple[str, ...] = ()
     """what keeps it from being smaller or faster, as its trims and its engine say (`caveat` in their facts)"""
+    threads: int = 0
+    """that it was measured with, where fewer than all were tried; 0: all cores"""
     artifact: str = ""
     """key of the runnable artifact"""
     trimmed: str = ""

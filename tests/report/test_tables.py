@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.report import results
 
 from trimtune.records import Fit, Limit, Reading, Use
-from trimtune.report import drawing, pareto, search_picture, tables, tuning, words
+from trimtune.report import drawing, facts, pareto, search_picture, tables, tuning, words
 from trimtune.report import page as pages
 from trimtune.results import Baseline, Choice, Result
 
@@ -266,3 +266,14 @@ def test_a_limit_against_the_parent_is_told_in_points_and_is_no_line_in_the_pict
     assert "var(--bad)" in other
     page = pages.html(asked, Path("runs/helpdesk"))
     assert "The limit Accuracy ≥ its parent&#39;s − 1 point, surely is no line: each candidate has its own." in page
+
+
+def test_threads_are_told_where_they_were_found_out() -> None:
+    shown = results.full()
+    assert dict(facts.machine(shown))["threads"] == "2"  # the machine's own
+    measured = [row.name for row in shown.rows if row.status == "measured"]
+    rows = tuple(row.model_copy(update={"threads": 1 if row.name == measured[2] else 2}) for row in shown.rows)
+    found = [text for name, text in facts.machine(shown.model_copy(update={"rows": rows})) if name == "threads per candidate"]
+    assert found == [f"2 for all others; 1 for {measured[2]}"]
+    alike = tuple(row.model_copy(update={"threads": 2}) for row in shown.rows)
+    assert ("threads per candidate", "2 for all candidates") in facts.machine(shown.model_copy(update={"rows": alike}))

@@ -17,7 +17,7 @@ from tests.ship.conftest import result_of, tree
 from trimtune import load
 from trimtune.errors import TrimtuneError
 from trimtune.ship import bundle as bundles
-from trimtune.ship.manifest import read_manifest
+from trimtune.ship.manifest import read_manifest, write_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -174,3 +174,32 @@ def test_what_killed_ships_left_is_swept_and_a_bundle_moved_aside_comes_back(tmp
     assert (tmp_path / "out" / "kept").is_file()
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"out", f".out.{os.getpid()}.new", f".other.{dead.pid}.new", ".out.notes"}
+
+
+def test_it_answers_with_the_threads_that_were_measured(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its notes say, where the machine has so many cores; what the caller says in any case."""
+    import torch
+
+    moved, before = tmp_path / "bundle", torch.get_num_threads()
+    shutil.copytree(bundle, moved)
+    notes = json.loads((moved / "model" / "engine.json").read_text())
+    (moved / "model" / "engine.json").write_text(json.dumps({**notes, "threads": 2}))
+    write_manifest(moved, {key: found for key, found in read_manifest(bundle).items() if key not in ("files", "sha256")})
+    try:
+        for cores, asked, used in ((4, None, 2), (2, None, 2), (1, None, 1), (4, 3, 3)):
+            monkeypatch.setattr(bundles, "threads", lambda cores=cores: cores)
+            load(moved, asked)
+            assert torch.get_num_threads() == used
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_its_manifest_and_page_say_the_threads(own_run: Path, tmp_path: Path) -> None:
+    result = result_of(own_run)
+    folder = next((own_run.parent / ".store").glob(f"engine-*-{result.row(result.choice.picked or '').artifact[:16]}"))
+    record = json.loads((folder / "artifact.json").read_text())
+    record["facts"] |= {"threads": 1, "threads_ms": {"1": 2.5, "2": 3.5}}
+    (folder / "artifact.json").write_text(json.dumps(record))
+    manifest = bundles.ship(own_run, tmp_path / "bundle")
+    assert (manifest["engine"]["threads"], manifest["engine"]["threads_ms"]) == (1, {"1": 2.5, "2": 3.5})
+    assert "answers with 1 thread," in (tmp_path / "bundle" / "README.md").read_text()

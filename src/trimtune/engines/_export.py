@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from trimtune import parts
+from trimtune.engines import _threads
 from trimtune.errors import Unavailable
-from trimtune.process import place
+from trimtune.process import place, threads
 from trimtune.records import Artifact, Candidate, Study
 from trimtune.store import Store
 from trimtune.trim._chain import numerics
@@ -45,8 +46,9 @@ def why_not(candidate: Candidate, task: str) -> str | None:
 
 def _export(folder: Path, *, engine: str, source: Path, rows: Path, config: dict[str, Any], numerics: str,
             max_length: int, task: str) -> dict[str, Any]:
-    """Engines calibrate with the texts of labelled rows, of which each takes what it needs; rows of turns have none."""
+    """Engines calibrate with the texts of labelled rows, of which each takes what it needs; rows of turns have none. Then the
+    number of threads is swept, and stands among the folder's notes."""
     train = parts.load("task", task).rows.load(rows).train
     texts = list(getattr(train, "texts", ()))
     facts: dict[str, Any] = parts.load("engine", engine).export(folder, source, config, numerics, texts, max_length, task)
-    return facts
+    return {**facts, **_threads.noted(folder, engine, task, texts, max_length, threads())}

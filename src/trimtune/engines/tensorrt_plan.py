@@ -43,6 +43,8 @@ TASKS = tuple(NUMERICS)
 FORMAT = "tensorrt"
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "fp16": 0.1, "bf16": 0.25}
 ONLY_IF_NAMED = True
+SWEPT = False
+"""it runs on the GPU"""
 _PLAN, _TIMINGS = "model.plan", "timing.cache"
 _PACKAGES = ("tensorrt", "onnx", "onnxscript")
 

@@ -42,6 +42,8 @@ NUMERICS = {"text_classification": ("plain",), "causal_lm": ("plain",)}
 TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
 ONLY_IF_NAMED = True
+SWEPT = False
+"""all cores: the code is compiled for a number of threads, and each other number would be compiled anew"""
 _TORCH = (2, 13)
 """the first that is known to keep the graphs of two models apart (`isolate_recompiles`)"""
 

@@ -103,9 +103,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
 
 def load(folder: Path, threads: int) -> _graph.Run | Decoder:
     """A run of logits [B, C]; of a language model its decoder."""
-    import torch
-
-    torch.set_num_threads(threads)
+    set_threads(threads)
     notes = _graph.noted(folder)
     if notes.get("task") == "causal_lm":
         packed = notes["numerics"] in _PACKED
@@ -113,6 +111,13 @@ def load(folder: Path, threads: int) -> _graph.Run | Decoder:
     if notes["numerics"] in _FEW_BITS:
         return _runner(_few_bits_torch.read(folder))
     return _runner(_int8_torch.read(folder) if notes["precision"] == "int8" else read(folder, _dtype(notes["precision"])))
+
+
+def set_threads(threads: int) -> None:
+    """PyTorch's threads are the process's, whatever is loaded."""
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def _runner(model: torch.nn.Module) -> _graph.Run:

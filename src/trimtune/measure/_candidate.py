@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from trimtune import parts
+from trimtune.engines import _threads
 from trimtune.measure import _machine
 
 Item = TypeVar("Item")
@@ -49,11 +49,14 @@ class Subject(Protocol):
 
 
 def load(folder: Path, engine: str, threads: int) -> Loaded:
-    """Load a runnable folder; what the caller holds by then belongs below the baseline, since it is every candidate's alike."""
+    """Load a runnable folder, on as many of the cores as its notes say.
+
+    What the caller holds by then belongs below the baseline, since it is every candidate's alike.
+    """
     gc.collect()
     resets = _machine.reset_peak()
     before, private = _machine.peak_mb(), _machine.private_mb()
-    run = parts.load("engine", engine).load(folder, threads)
+    run = _threads.load(engine, folder, threads)
     gc.freeze()  # what is loaded stays: without it, each turn's collection would walk through all of torch's objects
     return Loaded(run, before, resets, private)
 

@@ -46,11 +46,12 @@ def main(started: float, text: str, **opening: Any) -> None:
 def _answer(text: str, folder: str, engine: str, task: str, max_length: int, threads: int, reading: dict[str, Any]) -> Any:
     """Load tokenizer and engine, and answer one text: a classifier's logits, or a language model's for the first token."""
     from trimtune import parts
+    from trimtune.engines import _threads
     from trimtune.study import language
 
-    part, maker = parts.load("task", task), parts.load("engine", engine)
+    part = parts.load("task", task)
     tokenizer = part.load_tokenizer(Path(folder))
-    run = maker.load(Path(folder), threads)
+    run = _threads.load(engine, Path(folder), threads)
     if part.rows is not language:
         return run, run(part.encode(tokenizer, [text], max_length, **reading))
     from trimtune.engines._decoding import padded

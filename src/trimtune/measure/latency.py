@@ -1,6 +1,7 @@
 """Time that one row takes, from raw text to logits, tokenizing included.
 
-When to use: for what an interactive user waits. Batch size 1, all cores that the process may use, in milliseconds.
+When to use: for what an interactive user waits. Batch size 1, in milliseconds. All candidates have the same cores; each uses as
+many threads as its export found the quickest for one row (1 … n were tried), in this and every other reading, and when it ships.
 Protocol: candidates take turns, twenty rounds of 11 rows each, the same rows of the test split for every candidate; at
 each turn a pause and warm-up calls come first and are discarded, in the first turn one for each length of row that
 will come (engines prepare their kernels by shape). Reported: median and 95th percentile of all rounds, with a bootstrap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,18 @@ def protocols(result: Result) -> list[Protocol]:
 
 def machine(result: Result) -> list[tuple[str, str]]:
     """The machine's facts as (name, text), nested ones joined."""
-    return list(_flat(result.machine))
+    return [*_flat(result.machine), *_threads(result)]
+
+
+def _threads(result: Result) -> list[tuple[str, str]]:
+    """The most frequent number of threads, and who was measured with another; nothing where none was found out."""
+    measured = [row for row in result.rows if row.status == "measured"]
+    counts = {row.name: row.threads or int(result.machine.get("cores", 0)) for row in measured}
+    if not any(row.threads for row in measured):
+        return []
+    usual, *others = (count for count, _ in Counter(counts.values()).most_common())
+    each = [f"{count} for {words.listed(name for name in counts if counts[name] == count)}" for count in others]
+    return [("threads per candidate", "; ".join([f"{usual} for {'all others' if others else 'all candidates'}", *each]))]
 
 
 def _flat(given: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

@@ -53,7 +53,8 @@ def describe(source: Source, hops: list[Any], has_adapter: bool) -> dict[str, An
     return {
         "format": FORMAT, "trimtune": version("trimtune"), "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "candidate": row.name, "task": result.study.task, "labels": list(result.data.labels),
-        "engine": {"name": row.candidate.engine.name, "config": row.candidate.engine.config},
+        "engine": {"name": row.candidate.engine.name, "config": row.candidate.engine.config,
+                   **{key: found for key, found in source.runnable.facts.items() if key in ("threads", "threads_ms")}},
         "numerics": source.numerics, "precision": source.precision, "packed": row.packed,
         "max_length": result.study.fit.max_length, **gate_of(source).facts(source),
         "method": row.candidate.method.model_dump(mode="json"),

@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from trimtune import parts
+from trimtune.engines import _threads
 from trimtune.errors import TrimtuneError
 from trimtune.process import Watch, threads
 from trimtune.ship import generator
@@ -87,7 +88,7 @@ def load(folder: str | Path, n_threads: int | None = None) -> Predictor | Genera
 
     Args:
         folder: where the bundle lies; it may have been moved.
-        n_threads: cores to use; all that the process may use by default.
+        n_threads: threads to answer with; by default what was measured, or all cores where there are fewer.
 
     Raises:
         TrimtuneError: no bundle, a changed, missing or added file (named), an engine that isn't installed here, or prompts
@@ -96,11 +97,12 @@ def load(folder: str | Path, n_threads: int | None = None) -> Predictor | Genera
     folder = Path(folder).expanduser()
     manifest = check(folder)
     engine, task = _engine(folder, manifest), parts.load("task", manifest["task"], str(folder))
+    count = n_threads or _threads.used(folder / MODEL, threads())
     with _hushed():
         if task.rows is language:
-            return generator.of_bundle(folder, manifest, engine, n_threads or threads())
+            return generator.of_bundle(folder, manifest, engine, count)
         tokenizer = task.load_tokenizer(folder / MODEL)
-        run = engine.load(folder / MODEL, n_threads or threads())
+        run = engine.load(folder / MODEL, count)
     return Predictor(run, partial(task.encode, tokenizer, max_length=manifest["max_length"]), manifest)
 
 

@@ -83,6 +83,9 @@ def _changes(source: Source, manifest: dict[str, Any], language: bool) -> str:
     weights = {"stored": "packed on disk, unpacked when loaded"}.get(manifest["packed"], manifest["packed"])
     lines.append(f"- Exported to `{candidate.engine.name}` with {_config(candidate.engine.config)}; numerics: "
                  f"{manifest['numerics']}, weights: {weights}{precision}.")
+    if threads := manifest["engine"].get("threads"):
+        lines.append(f"- It answers with {threads} {'thread' if threads == 1 else 'threads'}, where the machine has as many: "
+                     "with so many a single row was answered soonest.")
     if manifest["adapter"] and not language:
         lines.append("- `adapter/` holds the tuning alone, head included, in PEFT's format: "
                      "`PeftModel.from_pretrained(base, \"bundle/adapter\")`. It is the tuned model, before any trim.")

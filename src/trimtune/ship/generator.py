@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
-from trimtune.engines import _decoding, _graph
+from trimtune.engines import _decoding, _graph, _threads
 from trimtune.errors import TrimtuneError
 from trimtune.process import threads
 from trimtune.ship.manifest import MODEL
@@ -128,7 +128,7 @@ def load(folder: Path) -> Generator:
         if lacking := engine.available():
             raise TrimtuneError(f"{folder} needs an engine that isn't available here: {lacking}.",
                                 "An exported folder runs on the engine that wrote it.", "Install it, or take the tuned folder.")
-        decoder = engine.load(folder, threads())
+        decoder = engine.load(folder, _threads.used(folder, threads()))
     else:
         from trimtune.engines._torch_decoder import TorchDecoder
 

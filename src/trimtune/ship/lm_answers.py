@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from trimtune import parts
+from trimtune.engines import _threads
 from trimtune.engines._decoding import padded
 from trimtune.errors import StepFailed
 from trimtune.process import threads
@@ -66,7 +66,7 @@ def plain_model(folder: Path, reading: dict[str, Any]) -> Side:
 
 def exported(folder: Path, engine: str) -> Side:
     """A runnable folder by its engine."""
-    return Side(parts.load("engine", engine).load(folder, threads()).logits, causal_lm.load_tokenizer(folder), read(folder))
+    return Side(_threads.load(engine, folder, threads()).logits, causal_lm.load_tokenizer(folder), read(folder))
 
 
 def read(folder: Path) -> dict[str, Any]:

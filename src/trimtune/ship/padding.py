@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
+from trimtune.engines import _threads
 from trimtune.process import threads
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def model(folder: Path, task: str, texts: list[str], max_length: int) -> np.ndar
 def engine(folder: Path, name: str, task: str, texts: list[str], max_length: int) -> np.ndarray:
     """The same of a runnable folder by its engine."""
     module = parts.load("task", task)
-    run = parts.load("engine", name).load(folder, threads())
+    run = _threads.load(name, folder, threads())
     found: np.ndarray = run(batch(module, module.load_tokenizer(folder), texts, max_length))
     return found
 

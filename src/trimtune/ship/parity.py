@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from trimtune import parts
+from trimtune.engines import _threads
 from trimtune.errors import StepFailed
 from trimtune.process import Watch, Worker, threads
 from trimtune.records import Record
@@ -208,7 +209,7 @@ def plain_logits(folder: Path, task: str, texts: list[str], max_length: int) -> 
 def engine_logits(folder: Path, engine: str, task: str, texts: list[str], max_length: int) -> np.ndarray:
     """Logits [N, C] of a runnable folder by its engine."""
     module = parts.load("task", task)
-    run = parts.load("engine", engine).load(folder, threads())
+    run = _threads.load(engine, folder, threads())
     return logits_of(run, partial(module.encode, module.load_tokenizer(folder), max_length=max_length), texts)
 
 
