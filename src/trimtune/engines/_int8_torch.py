@@ -31,11 +31,7 @@ def linear_reference(x: torch.Tensor, weight_NK: torch.Tensor, scale_N: torch.Te
     """What the packed kernel computes, in float32: activations to uint8 by their own range, [..., K] → [..., N]."""
     import torch
 
-    low, high = x.min().clamp_max(0), x.max().clamp_min(0)
-    step = ((high - low) / 255).clamp_min(1e-12)
-    zero = (-low / step).round()
-    seen = ((x / step).round() + zero).clamp(0, 255).sub(zero) * step
-    return torch.nn.functional.linear(seen, weight_NK * scale_N[:, None], bias_N)
+    return torch.nn.functional.linear(_grids.seen8_together(x), weight_NK * scale_N[:, None], bias_N)
 
 
 def linear(weight_NK: torch.Tensor, scale_N: torch.Tensor, bias_N: torch.Tensor | None) -> torch.nn.Module:

@@ -111,26 +111,39 @@ def put_on_grid(layers: Iterable[torch.nn.Linear], quantize: Quantize) -> None:
         parametrize.register_parametrization(layer, "weight", _on_grid()(quantize))
 
 
-def leave_on_grid(layers: Iterable[torch.nn.Linear]) -> None:
-    """Make them plain layers again, whose weights are what they multiplied with."""
+def leave_on_grid(layers: Iterable[torch.nn.Linear], latent: bool = False) -> None:
+    """Make them plain layers again, whose weights are what they multiplied with, or the `latent` ones."""
     from torch.nn.utils import parametrize
 
     for layer in layers:
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=not latent)
+
+
+def straight_through(latent: torch.Tensor, quantize: Quantize) -> torch.Tensor:
+    """`quantize(latent)`, of float32 and in the dtype of `latent`; the gradient passes as if nothing had been rounded."""
+    found: torch.Tensor = _function().apply(latent, quantize)
+    return found
+
+
+@cache
+def _function() -> Any:
+    import torch
+
+    class StraightThrough(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, latent: torch.Tensor, quantize: Quantize) -> torch.Tensor:
+            return quantize(latent.float()).to(latent.dtype)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return gradients[0], None
+
+    return StraightThrough
 
 
 @cache
 def _on_grid() -> Any:
     import torch
-
-    class StraightThrough(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, latent_NK: torch.Tensor, quantize: Quantize) -> torch.Tensor:
-            return quantize(latent_NK.float()).to(latent_NK.dtype)
-
-        @staticmethod
-        def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-            return gradients[0], None
 
     class OnGrid(torch.nn.Module):
         def __init__(self, quantize: Quantize) -> None:
@@ -138,7 +151,6 @@ def _on_grid() -> Any:
             self.quantize = quantize
 
         def forward(self, latent_NK: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = StraightThrough.apply(latent_NK, self.quantize)
-            return found
+            return straight_through(latent_NK, self.quantize)
 
     return OnGrid

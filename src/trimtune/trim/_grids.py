@@ -39,6 +39,14 @@ def seen8(x: torch.Tensor) -> torch.Tensor:
     return (x / step).round() * step
 
 
+def seen8_together(x: torch.Tensor) -> torch.Tensor:
+    """Inputs [..., K] as the dynamic int8 kernels see them: 0 … 255 between the least and the largest of all of them, and 0."""
+    low, high = x.min().clamp_max(0), x.max().clamp_min(0)
+    step = ((high - low) / 255).clamp_min(1e-12)
+    zero = (-low / step).round()
+    return ((x / step).round() + zero).clamp(0, 255).sub(zero) * step
+
+
 def quantize4(weight_NK: torch.Tensor, group: int = GROUP) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Two codes to a byte uint8 [N, K / 2], the first in the upper half; scales and offsets bf16 [N, K / group]."""
     import torch
