@@ -47,6 +47,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ratio: float = Field(0.5, gt=0, lt=1, description="share of each block's neurons to remove; what stays is a multiple of 16")
+    steps: int = Field(1, ge=1, le=100, description="stages on the way to the ratio, each with a recovery fit of its own")
     rows: int = Field(512, ge=1, description="training rows that the importances are summed over, drawn with the seed")
     epochs: int = Field(2, ge=0, le=100, description="passes of the recovery fit over the training rows; 0 leaves it out")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="of the recovery fit, which trains every weight")
