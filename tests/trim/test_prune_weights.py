@@ -13,10 +13,11 @@ import torch
 from pydantic import ValidationError
 from tests.engines.small_classifier import small_classifier
 
+from trimtune import parts
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.store import Store
 from trimtune.tasks import text_classification as task
-from trimtune.trim import _drawn, _zeros, prune_weights
+from trimtune.trim import _drawn, _gradual, _zeros, prune_weights
 from trimtune.trim._model_folder import plain_state
 from trimtune.tune import checkpoint
 from trimtune.tune.recovery import Setting
@@ -47,7 +48,7 @@ def bert() -> Any:
 
 
 def test_many_go_early_and_the_last_stage_reaches_the_sparsity() -> None:
-    shares = [prune_weights.share_after(stage, 4, 0.8) for stage in (1, 2, 3, 4)]
+    shares = [_gradual.share_after(stage, 4, 0.8) for stage in (1, 2, 3, 4)]
     assert shares == pytest.approx([0.8 * 37 / 64, 0.8 * 7 / 8, 0.8 * 63 / 64, 0.8])
 
 
@@ -158,7 +159,7 @@ def test_without_recovery_the_others_are_untouched(tuned: Callable[[str], Path],
     assert all(torch.equal(value, before[name].masked_fill(value == 0, 0)) for name, value in after.items())
 
 
-def killed(folder: Path, **arguments: Any) -> dict[str, Any]:
+def killed(folder: Path, *, trim: str = "prune_weights", **arguments: Any) -> dict[str, Any]:
     """Checkpoints at each step; killed by signal 9 in the second stage's second step (3 batches a pass)."""
     save, done = checkpoint.Checkpoints._save, [0]
 
@@ -170,7 +171,12 @@ def killed(folder: Path, **arguments: Any) -> dict[str, Any]:
 
     os.environ["TRIMTUNE_CHECKPOINT_SECONDS"] = "0"
     checkpoint.Checkpoints._save = saved  # type: ignore[method-assign]
-    return prune_weights.run(folder, **arguments)
+    return trimmed(folder, trim=trim, **arguments)
+
+
+def trimmed(folder: Path, *, trim: str, **arguments: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = parts.load("trim", trim).run(folder, **arguments)
+    return facts
 
 
 def told(facts: dict[str, Any]) -> list[Any]:
@@ -178,17 +184,18 @@ def told(facts: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_killed_in_its_second_stage_it_ends_with_the_same_bytes(tuned: Callable[[str], Path], helpdesk_rows: Path,
+@pytest.mark.parametrize("trim", ["prune_weights", "prune_ffn"])
+def test_killed_in_its_second_stage_it_ends_with_the_same_bytes(trim: str, tuned: Callable[[str], Path], helpdesk_rows: Path,
                                                                 tmp_path: Path) -> None:
-    arguments = {"source": tuned("full"), "config": {"epochs": 1, "rows": 32, "steps": 2, "criterion": "taylor"},
+    arguments = {"trim": trim, "source": tuned("full"), "config": {"epochs": 1, "rows": 32, "steps": 2},
                  "setting": Setting(helpdesk_rows, max_length=16, precision="fp32")}
-    whole = Store(tmp_path / "whole").step("trim", "prune_weights", prune_weights.run, arguments)
+    whole = Store(tmp_path / "whole").step("trim", trim, trimmed, arguments)
     with pytest.raises(StepFailed, match="killed"):
-        Store(tmp_path / "killed").step("trim", "prune_weights", killed, arguments)
+        Store(tmp_path / "killed").step("trim", trim, killed, arguments)
     left = tmp_path / "killed" / "checkpoints" / whole.folder.name
     assert sorted(path.name.split("-")[0] for path in left.iterdir()) == ["done", "stage"]
     events: list[dict[str, Any]] = []
-    resumed = Store(tmp_path / "killed", events.append).step("trim", "prune_weights", prune_weights.run, arguments)
+    resumed = Store(tmp_path / "killed", events.append).step("trim", trim, trimmed, arguments)
     told_of = [event for event in events if event["kind"] == "resumed"]
     assert [event["text"] for event in told_of] == ["resumed after stage 1", "resumed at epoch 1, step 1 of 3"]
     assert told_of[1]["seconds"] > told_of[0]["seconds"], "the first stage's seconds count too"

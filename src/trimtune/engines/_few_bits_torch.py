@@ -23,7 +23,7 @@ from trimtune.engines._int8_torch import SCALE, WEIGHTS
 from trimtune.errors import StepFailed
 from trimtune.tasks import _shapes
 from trimtune.trim import _grids
-from trimtune.trim._few_bits import GRID, grouped, linears, matrices
+from trimtune.trim._few_bits import GRID, formats_of, grouped, linears, matrices
 from trimtune.trim._model_folder import base_of, plain_state, write_beside
 
 if TYPE_CHECKING:
@@ -110,10 +110,7 @@ def _formats(base: Any, numerics: str) -> tuple[dict[str, str], int]:
         return {name: "int4" if _grids.takes4(layer.weight) else "int8" for name, layer in layers.items()}, _grids.GROUP
     if numerics != "mixed":
         return {name: numerics if name in inside else "float" for name in layers}, grid["group"]
-    formats: dict[str, str] = grid.get("formats", {})
-    if formats.keys() != layers.keys():
-        raise StepFailed("torch_eager: config.json does not name the format of each linear layer, as the trim mixed leaves it")
-    return formats, grid["group"]
+    return formats_of(base, "torch_eager")
 
 
 def _stored(weight: torch.Tensor, kind: str, group: int) -> dict[str, torch.Tensor]:

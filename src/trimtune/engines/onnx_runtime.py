@@ -13,6 +13,9 @@ int8_static is int8 whose activations keep scales that training rows gave (`trim
 its neighbors; pooler and head stay float32. It is written as QuantizeLinear and DequantizeLinear around each product, which are
 standard operators, and ONNX Runtime runs each as one product of integers; other forms were not timed.
 int4 is weights alone, in blocks of 32 with a scale each, their products summed in 8-bit integers; embeddings int8 per tensor.
+mixed: each linear layer in the format that config.json names, as the trim of that name chose it: int8 as above, int4 on the very
+grid of the trim (a scale and an offset per group, inputs and sums in float32), float as it is; head float32. Layers in int8 round
+their inputs by tensor and batch, where the trim judged them by token, so a row that was nearly tied may answer otherwise.
 
 A language model's graph takes the cache of keys and values in and hands it out: logits_BKV at the K places asked for. Its int8
 and int4 are weights alone, in blocks of 32 with a scale each, their products summed in 8-bit integers.
@@ -31,13 +34,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.engines import _graph, _onnx_calibration, _onnx_decoder, _onnx_graph, _onnx_static
+from trimtune.engines import _graph, _onnx_calibration, _onnx_decoder, _onnx_graph, _onnx_mixed, _onnx_static
 from trimtune.tasks import text_classification
 
 if TYPE_CHECKING:
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8", "int8_static", "int4"), "causal_lm": ("plain", "int8", "int4")}
+NUMERICS = {"text_classification": ("plain", "int8", "int8_static", "int4", "mixed"), "causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
 FORMAT = "onnx"
 TOLERANCE = {"plain": 1e-3}
@@ -74,12 +77,15 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
         grids, told = _onnx_calibration.calibrated(graph, path, partial(_session, threads=_threads()), source, calibration,
                                                    max_length)
         _quantize_static(graph, path, grids)
+    elif numerics == "mixed":
+        told = _onnx_mixed.quantize(graph, model, path, reduced=not has_vnni())
     elif numerics != "plain":
         _quantize(graph, path, numerics)
     _graph.write_around(folder, source, model.config)
     precision = {"plain": "fp32", "int8_static": "int8"}.get(numerics, numerics)
-    return _graph.note(folder, engine="onnx_runtime", task=task, numerics=numerics,
-                       packed="plain" if numerics == "plain" else "packed", precision=precision, difference=difference, **told)
+    packed = "plain" if numerics == "plain" else "packed"
+    return _graph.note(folder, **{"engine": "onnx_runtime", "task": task, "numerics": numerics, "packed": packed,
+                                  "precision": precision, "difference": difference, **told})
 
 
 def load(folder: Path, threads: int) -> _graph.Run | Decoder:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.errors import TrimtuneError
+from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.tasks import text_classification
 from trimtune.trim._model_folder import base_of, write
 from trimtune.tune.recovery import Setting, recover
@@ -95,6 +95,19 @@ def matrices(base: Any, name: str) -> dict[str, torch.nn.Linear]:
                             "It changes torch.nn.Linear (BERT, DistilBERT, RoBERTa, ELECTRA …), not GPT-2's transposed layers.",
                             f"Leave {name} out of `trim`, or use a model such as `minilm`.")
     return found
+
+
+def formats_of(base: Any, engine: str) -> tuple[dict[str, str], int]:
+    """The format of each linear layer by name as the trim `mixed` left it, and how many inputs share a scale in the low one.
+
+    Raises:
+        StepFailed: config.json does not name them all; `engine` is what asks.
+    """
+    grid = getattr(base.config, GRID, {"group": 0})
+    formats: dict[str, str] = grid.get("formats", {})
+    if formats.keys() != linears(base).keys():
+        raise StepFailed(f"{engine}: config.json does not name the format of each linear layer, as the trim mixed leaves it")
+    return formats, grid["group"]
 
 
 def grouped(weight_NK: torch.Tensor, group: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What trims share that remove the least important inputs of linear layers: importances, cutting, the recovery fit.
+"""What trims share that remove the least important inputs of linear layers: importances and cutting.
 
     I[j] = Σ_rows | Σ_t Σ_c h[t, c] · ∂L/∂h[t, c] |      h [B, T, K]: what enters a layer; c: the channels of unit j
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trimtune.tasks import text_classification
 from trimtune.trim._drawn import drawn
 from trimtune.trim._model_folder import base_of
-from trimtune.tune.recovery import Setting, recover
+from trimtune.tune.recovery import Setting
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,6 @@ def importances(module: torch.nn.Module, layers: Sequence[str], source: Path, ro
     return scores
 
 
-
 def keep_outputs(linear: Any, kept: torch.Tensor) -> None:
     """Cut a linear layer [N, K] to these of its outputs, in place."""
     import torch
@@ -85,17 +84,3 @@ def share_kept(scores: Sequence[torch.Tensor], kept: Sequence[torch.Tensor]) -> 
     """The share of each layer's summed importance that stays, its mean over the layers."""
     shares = [float(score[units].sum() / score.sum().clamp_min(1e-30)) for score, units in zip(scores, kept, strict=True)]
     return sum(shares) / len(shares)
-
-
-def recovered(module: torch.nn.Module, source: Path, folder: Path, setting: Setting, *, learning_rate: float, epochs: int,
-              share: float) -> dict[str, Any]:
-    """Fit all weights of a cut module again, in place; the fit's facts, none for 0 epochs.
-
-    Args:
-        source: the model that it was cut from, which gives `share` of the loss as a teacher.
-        folder: the one that the trim is being made in.
-    """
-    if not epochs:
-        return {}
-    teacher = text_classification.load_model(source) if share else None
-    return recover(module, source, setting, learning_rate, epochs, folder=folder, teacher=teacher, share=share)

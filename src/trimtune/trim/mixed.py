@@ -21,6 +21,8 @@ sensitive layers until a limit holds is the partial quantization of Wu et al. 20
 temperature to calibrate by is that of Guo et al. 2017 (arXiv 1706.04599), section 4.2.
 Only validation rows are read. What is judged is what runs: weights [N, K] on their grids, embeddings in int8, inputs of int8
 layers rounded by token and those of int4 in bf16 (sums in another order may still turn a row whose best two are nearly equal).
+That is torch_eager's way; onnx_runtime runs the same weights, int8 layers with inputs rounded by tensor and batch and int4 layers
+with inputs in float32, but neither ternary nor binary.
 The pooler, and layers whose shape int4 does not take, are in `high`. The folder that it hands on holds float32 and is read by
 plain transformers; its weights lie on their grids and config.json names each layer's format. If not even all layers in `high`
 hold the limit, that is what it hands on, and says so. LoRA is merged first; prefixes and prompts stay beside the weights.

@@ -6,6 +6,9 @@ hardly tuned (its importances say little), and expect quality to fall with the r
     I[j] = Σ_rows | Σ_t h[t, j] · ∂L/∂h[t, j] |      h = activation(x W_upᵀ + b) of a block, [B, T, I]
     keep the (1 − ratio) · I neurons with the largest I[j], the same count in every block; then fit all weights again
 
+With `steps` the neurons go in stages, each with its own importances and fit (`r (1 − (1 − t / steps)³)` after stage t, as in
+`prune_weights`).
+
 Source: Molchanov et al. 2017 (arXiv 1611.06440), section 2.2, the first-order Taylor criterion (here per row, as in
 Hou et al. 2020, DynaBERT, arXiv 2004.04037, section 2.1, for neurons of transformers).
 W_up [I, D] loses rows, W_down [D, I] the same columns; `config.intermediate_size` tells any loader. float32 in and out. LoRA is
@@ -22,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.errors import TrimtuneError
-from trimtune.tasks import text_classification
 from trimtune.trim import _importance
+from trimtune.trim._gradual import gradually
 from trimtune.trim._model_folder import base_of, size, write
 from trimtune.tune.recovery import Setting
 
@@ -47,6 +50,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ratio: float = Field(0.5, gt=0, lt=1, description="share of each block's neurons to remove; what stays is a multiple of 16")
+    steps: int = Field(1, ge=1, le=100, description="stages on the way to the ratio, each with a recovery fit of its own")
     rows: int = Field(512, ge=1, description="training rows that the importances are summed over, drawn with the seed")
     epochs: int = Field(2, ge=0, le=100, description="passes of the recovery fit over the training rows; 0 leaves it out")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="of the recovery fit, which trains every weight")
@@ -57,22 +61,32 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     """Write the pruned and recovered model folder.
 
     Returns:
-        `width_before`, `width`, `blocks`, `parameters_before`, `parameters`, `importance_kept` (share of the summed
-        importance that stays) and the `recovery` fit's facts.
+        `width_before`, `width`, `blocks`, `parameters_before`, `parameters`, `importance_kept` (share of the summed importance
+        that stays), the `recovery` fit's facts, and those of each of the `stages`.
 
     Raises:
         TrimtuneError: the architecture has no plain pairs of linear layers.
     """
+    import torch
+
     wanted = Config.model_validate(config)
-    module = text_classification.load_model(source, attention="eager")
-    before, blocks = size(module), feed_forward_blocks(base_of(module))
-    scores = _importance.importances(module, [down for _, down in blocks], source, wanted.rows, setting)
-    width, kept_share = remove(base_of(module), blocks, scores, wanted.ratio)
-    recovery = _importance.recovered(module, source, folder, setting, learning_rate=wanted.learning_rate, epochs=wanted.epochs,
-                                     share=wanted.teacher)
+
+    def cut(module: torch.nn.Module, ratio: float) -> dict[str, Any]:
+        parameters, blocks = size(module), feed_forward_blocks(base_of(module))
+        scores = _importance.importances(module, [down for _, down in blocks], source, wanted.rows, setting)
+        width, kept_share = remove(base_of(module), blocks, scores, ratio)
+        return {"before": len(scores[0]), "after": width, "blocks": len(blocks), "parameters_before": parameters,
+                "importance_kept": round(kept_share, 4)}
+
+    def like(module: torch.nn.Module, told: dict[str, Any]) -> None:
+        _cut_to(base_of(module), feed_forward_blocks(base_of(module)), [torch.arange(told["after"])] * told["blocks"])
+
+    module, facts = gradually(source, folder, setting, cut, like, ratio=wanted.ratio, steps=wanted.steps,
+                              learning_rate=wanted.learning_rate, epochs=wanted.epochs, share=wanted.teacher)
     write(module, source, folder)
-    return {"width_before": len(scores[0]), "width": width, "blocks": len(blocks), "parameters_before": before,
-            "parameters": size(module), "importance_kept": round(kept_share, 4), "recovery": recovery}
+    first, last = facts["stages"][0], facts["stages"][-1]
+    return {"width_before": first["before"], "width": last["after"], "blocks": last["blocks"],
+            "parameters_before": first["parameters_before"], "parameters": size(module), **facts}
 
 
 def feed_forward_blocks(base: Any) -> list[Block]:
@@ -102,11 +116,15 @@ def remove(base: Any, blocks: Sequence[Block], scores: Sequence[torch.Tensor], r
     before = len(scores[0])
     width = min(before, max(_MULTIPLE, round(before * (1 - ratio) / _MULTIPLE) * _MULTIPLE))
     kept = [score_I.topk(width).indices.sort().values for score_I in scores]
+    _cut_to(base, blocks, kept)
+    return width, _importance.share_kept(scores, kept)
+
+
+def _cut_to(base: Any, blocks: Sequence[Block], kept: Sequence[torch.Tensor]) -> None:
     for (up, down), neurons in zip(blocks, kept, strict=True):
         _importance.keep_outputs(base.get_submodule(up), neurons)
         _importance.keep_inputs(base.get_submodule(down), neurons)
-    setattr(base.config, _width_name(base.config), width)
-    return width, _importance.share_kept(scores, kept)
+    setattr(base.config, _width_name(base.config), len(kept[0]))
 
 
 def _width_name(config: Any) -> str:

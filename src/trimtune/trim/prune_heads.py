@@ -7,7 +7,8 @@ model that is hardly tuned (its importances say little). Alone it brings little:
     scope `layer`: keep the (1 − ratio) · H heads with the largest I[i] of each layer; then fit all weights again
     scope `model`: keep (1 − ratio) of all heads, by I[i] / ‖I of its layer‖₂, at least one in each layer; then the same
 
-`layer` is the default: it works with prefixes too, and no difference in accuracy between the two was found after recovery.
+`layer` is the default: it works with prefixes too, and no difference in accuracy between the two was found after recovery. With
+`steps` the heads go in stages, each with its own importances and fit (`r (1 − (1 − t / steps)³)` after stage t).
 
 Source: Michel et al. 2019 (arXiv 1905.10650), section 4.1; the criterion is that of Molchanov et al. 2017 (arXiv 1611.06440),
 section 2.2. Query, key and value [D, D] lose rows, the output projection [D, D] the same columns. No config of transformers can
@@ -27,8 +28,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.errors import TrimtuneError
-from trimtune.tasks import _shapes, text_classification
+from trimtune.tasks import _shapes
 from trimtune.trim import _importance
+from trimtune.trim._gradual import gradually
 from trimtune.trim._model_folder import base_of, size, write
 from trimtune.tune.layers import kept_if_equal
 from trimtune.tune.recovery import Setting
@@ -53,6 +55,7 @@ class Config(BaseModel):
 
     ratio: float = Field(0.5, gt=0, lt=1, description="share of the heads to remove; each layer keeps one")
     scope: Literal["layer", "model"] = Field("layer", description="the same count in every layer, or the least important of all")
+    steps: int = Field(1, ge=1, le=100, description="stages on the way to the ratio, each with a recovery fit of its own")
     rows: int = Field(512, ge=1, description="training rows that the importances are summed over, drawn with the seed")
     epochs: int = Field(2, ge=0, le=100, description="passes of the recovery fit over the training rows; 0 leaves it out")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="of the recovery fit, which trains every weight")
@@ -64,27 +67,37 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
 
     Returns:
         `heads_before` and `heads` of each layer, `head_size`, `parameters_before`, `parameters`, `importance_kept` (share of
-        the summed importance that stays) and the `recovery` fit's facts.
+        the summed importance that stays), the `recovery` fit's facts, and those of each of the `stages`.
 
     Raises:
         TrimtuneError: the architecture's heads can't be cut, or those of its prefix can't in this scope.
     """
+    import torch
+
     wanted = Config.model_validate(config)
-    module = text_classification.load_model(source, attention="eager")
-    if wanted.scope == "model" and _prefix(module):
-        raise TrimtuneError("prune_heads: scope `model` was asked for a model with a prefix.",
-                            "PEFT keeps a prefix with the same number of heads for every layer.", "Use scope `layer`.")
-    base, before = base_of(module), size(module)
-    channels, blocks = head_size(base), attention_blocks(base)
-    scores = _importance.importances(module, [out for _, out in blocks], source, wanted.rows, setting, channels=channels)
-    kept = chosen(scores, wanted.ratio, wanted.scope)
-    remove(module, blocks, kept)
-    recovery = _importance.recovered(module, source, folder, setting, learning_rate=wanted.learning_rate, epochs=wanted.epochs,
-                                     share=wanted.teacher)
+
+    def cut(module: torch.nn.Module, ratio: float) -> dict[str, Any]:
+        if wanted.scope == "model" and _prefix(module):
+            raise TrimtuneError("prune_heads: scope `model` was asked for a model with a prefix.",
+                                "PEFT keeps a prefix with the same number of heads for every layer.", "Use scope `layer`.")
+        base, parameters = base_of(module), size(module)
+        channels, blocks = head_size(base), attention_blocks(base)
+        scores = _importance.importances(module, [out for _, out in blocks], source, wanted.rows, setting, channels=channels)
+        kept = chosen(scores, ratio, wanted.scope)
+        remove(module, blocks, kept)
+        before, after = (list(map(len, some)) for some in (scores, kept))
+        return {"before": sum(before), "after": sum(after), "heads_before": before, "heads": after, "head_size": channels,
+                "parameters_before": parameters, "importance_kept": round(_importance.share_kept(scores, kept), 4)}
+
+    def like(module: torch.nn.Module, told: dict[str, Any]) -> None:
+        remove(module, attention_blocks(base_of(module)), [torch.arange(count) for count in told["heads"]])
+
+    module, facts = gradually(source, folder, setting, cut, like, ratio=wanted.ratio, steps=wanted.steps,
+                              learning_rate=wanted.learning_rate, epochs=wanted.epochs, share=wanted.teacher)
     write(module, source, folder)
-    return {"heads_before": list(map(len, scores)), "heads": list(map(len, kept)), "head_size": channels,
-            "parameters_before": before, "parameters": size(module),
-            "importance_kept": round(_importance.share_kept(scores, kept), 4), "recovery": recovery}
+    first, last = facts["stages"][0], facts["stages"][-1]
+    return {"heads_before": first["heads_before"], "heads": last["heads"], "head_size": last["head_size"],
+            "parameters_before": first["parameters_before"], "parameters": size(module), **facts}
 
 
 def head_size(base: Any) -> int:

@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trimtune.tasks import text_classification
 from trimtune.trim import _stages, _zeros
+from trimtune.trim._gradual import share_after
 from trimtune.trim._model_folder import base_of, write
 from trimtune.tune.recovery import Setting, recover
 
@@ -97,8 +98,3 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     module.eval().requires_grad_(False)
     write(module, source, folder)
     return {**_zeros.counted(layers), "stages": stages}
-
-
-def share_after(stage: int, stages: int, sparsity: float) -> float:
-    """The share of zeros after a stage (from 1): many weights go early, when all that stays can still take their part."""
-    return sparsity * (1 - (1 - stage / stages) ** 3)
