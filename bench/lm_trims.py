@@ -32,8 +32,8 @@ from trimtune.trim._chain import trimmed
 from trimtune.tune import search
 
 FILES = {"train": "trainset.csv", "validation": "devset.csv", "test": "testset_w_refs.csv"}
-CHAINS = ["none", "int4", "prune_ffn", ["prune_ffn", "int4"], "low_rank", ["low_rank", "int4"], "prune_heads", "distill",
-          ["distill", "int4"], ["prune_weights", "sparse"], "ternary"]
+CHAINS = ["none", "int4", "prune_ffn", "low_rank", "distill", ["prune_ffn", "int4"], "prune_heads", ["distill", "int4"],
+          ["prune_weights", "sparse"], "ternary"]
 
 
 def main() -> None:
@@ -42,14 +42,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder of the E2E set")
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=1500, help="of training; a tenth of them each for validation and test")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3, help="of tuning; the trims' fits have their own")
+    parser.add_argument("--trials", type=int, default=2, help="learning rates that are tried")
     asked = parser.parse_args()
     asked.runs.mkdir(parents=True, exist_ok=True)
     data = {name: _some(asked.data / file, asked.runs / f"{name}.csv", asked.rows if name == "train" else asked.rows // 10)
             for name, file in FILES.items()}
     told = {"name": "lm-trims", "model": str(asked.model.resolve()), "task": "causal-lm", "data": data, "tune": ["full"],
             "trim": CHAINS, "engine": [{"torch_eager": {"precision": "fp32"}}],
-            "fit": {"epochs": asked.epochs, "max_length": 256, "batch_size": 16}, "budget": {"trials": 2, "seeds": 1}}
+            "fit": {"epochs": asked.epochs, "max_length": 256, "batch_size": 16}, "budget": {"trials": asked.trials, "seeds": 1}}
     (asked.runs / "study.yaml").write_text(json.dumps(told), encoding="utf-8")
     study, store = read(asked.runs / "study.yaml"), Store(asked.runs / ".store")
     warm_up()
