@@ -94,7 +94,7 @@ def plan(study: Study, runs: Path, watch: Watch | None = None) -> Plan:
     warm_up()
     rows, facts = prepared(study, store)
     base, candidates = base_of(study, facts.labels, store), expand(study)
-    reasons = {candidate.name: why_not(candidate, study.task) for candidate in candidates}
+    reasons = {candidate.name: why_not(candidate, study.task, base.folder) for candidate in candidates}
     return Plan(study=study, data=facts, candidates=tuple(candidates), base=base.facts,
                 unavailable={name: reason for name, reason in reasons.items() if reason},
                 forecast={method.label: forecast.of(method, study, base, rows, store) for method in study.tune})

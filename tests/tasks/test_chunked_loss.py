@@ -32,3 +32,29 @@ def test_no_label_that_counts_gives_zero_and_no_nan():
     loss = chunked(hidden, weight, torch.full((50,), IGNORED))
     loss.backward()
     assert float(loss.detach()) == 0 and float(hidden.grad.abs().max()) == 0
+
+
+def test_a_loss_with_a_teacher_in_chunks_is_the_plain_one() -> None:
+    from trimtune.tasks import _chunked_teacher
+
+    draw = torch.Generator().manual_seed(0)
+    states, weight, wanted, theirs = (torch.randn(*shape, generator=draw) for shape in ((11, 6), (20, 6), (11, 8), (20, 8)))
+    labels = torch.randint(0, 20, (11,), generator=draw)
+    for student, teacher in (((states, weight), (wanted, theirs)), ((states @ weight.t(), None), (wanted @ theirs.t(), None))):
+        found = []
+        for loss_of, rows in ((_chunked_teacher.plain, {}), (_chunked_teacher.chunked, {"rows": 4})):
+            learning = [one.clone().requires_grad_(True) for one in student if one is not None]
+            loss = loss_of(learning[0], learning[1] if student[1] is not None else None, labels, *teacher, 0.3, 2.0, **rows)
+            (3 * loss).backward()
+            found.append((loss.detach(), *(one.grad for one in learning)))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_a_student_that_answers_as_its_teacher_learns_from_labels_alone() -> None:
+    from trimtune.tasks import _chunked_teacher
+
+    states, weight = torch.randn(5, 6), torch.randn(20, 6)
+    labels = torch.arange(5)
+    found = _chunked_teacher.chunked(states, weight, labels, states, weight, 0.4, 2.0)
+    torch.testing.assert_close(found, 0.6 * torch.nn.functional.cross_entropy(states @ weight.t(), labels))

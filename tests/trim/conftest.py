@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import ROOT
+from tests.trim import lm
 
 from trimtune.tasks import text_classification as task
 from trimtune.tune.recovery import Setting, recover
@@ -38,3 +42,16 @@ def small(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recover(model, folder, Setting(rows, max_length=32, precision="fp32"), 3e-3, 4)
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def lm_rows(once: Callable[..., Path]) -> Path:
+    """96 / 32 / 32 plain texts."""
+    return once("lm-rows", lm.texts_folder) / "rows"
+
+
+@pytest.fixture(scope="session")
+def lm_tuned(once: Callable[..., Path], lm_rows: Path) -> Callable[[str], Path]:
+    """The tuned folder of `llama` (grouped queries, gated blocks) or `gpt2` (transposed layers, fused attention)."""
+    shared = ROOT.parent / "shared" / "data"
+    return cache(lambda kind: once(f"lm-{kind}", lambda home: lm.tuned(kind, lm_rows, shared, home / "model")) / "model")

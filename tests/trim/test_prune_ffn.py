@@ -134,15 +134,23 @@ def test_it_finds_the_blocks_of_other_encoders() -> None:
             prune_ffn.remove(model, blocks, [torch.arange(64.0)] * count, 0.5)
             ids = torch.randint(5, 99, (2, 7))
             assert model(input_ids=ids).logits.shape[0] == 2
-            assert type(model)(model.config).get_submodule(blocks[0][0]).out_features == 32
+            assert type(model)(model.config).get_submodule(blocks[0][0][0]).out_features == 32
 
 
-def test_gated_and_transposed_blocks_are_refused() -> None:
-    from transformers import GPT2Config, GPT2ForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
+def test_gate_and_what_it_gates_in_one_matrix_are_refused() -> None:
+    from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
-    llama = LlamaForSequenceClassification(LlamaConfig(vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-                                                       num_attention_heads=4))
-    gpt2 = GPT2ForSequenceClassification(GPT2Config(vocab_size=99, n_embd=32, n_layer=1, n_head=4))
-    for model in (llama, gpt2):
-        with pytest.raises(TrimtuneError, match="no feed-forward blocks of two plain linear layers"):
-            prune_ffn.feed_forward_blocks(model)
+    model = ModernBertForSequenceClassification(ModernBertConfig(
+        vocab_size=99, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2))
+    with pytest.raises(TrimtuneError, match="no feed-forward blocks of two plain linear layers"):
+        prune_ffn.feed_forward_blocks(model)
+
+
+def test_a_gate_goes_with_what_it_gates_though_queries_are_as_wide() -> None:
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    llama = LlamaForSequenceClassification(LlamaConfig(vocab_size=99, hidden_size=32, intermediate_size=64, head_dim=16,
+                                                       num_hidden_layers=2, num_attention_heads=4))
+    assert prune_ffn.feed_forward_blocks(llama)[1] == (
+        ("model.layers.1.mlp.gate_proj", "model.layers.1.mlp.up_proj"), "model.layers.1.mlp.down_proj")

@@ -95,7 +95,8 @@ def test_taylor_is_what_the_loss_would_change_by(bert: Any, tuned: Callable[[str
     found = _zeros.layers(bert)
     setting = Setting(helpdesk_rows, max_length=32, seed=3)
     scores = dict(zip(found, _zeros.scores(bert, found, "taylor", tuned("full"), 1, setting), strict=True))
-    ((ids, labels),) = _drawn.of_equal_length(tuned("full"), setting, 1)
+    ((ids, targets),) = _drawn.of_equal_length(tuned("full"), setting, 1)
+    labels = torch.tensor(targets)
     weight, step = found[NAME].weight, 1e-2
     row, column = divmod(int(scores[NAME].argmax()), 32)
     losses = []

@@ -104,3 +104,26 @@ def test_a_taught_student_comes_to_answer_as_its_teacher(tuned: Callable[[str], 
         found = distilling.answers(token_feeds(student, task, tuned("full"), data.load(helpdesk_rows), 32)[0]).log_softmax(-1)
         apart.append(float((wanted.exp() * (wanted - found)).sum(-1).mean()))
     assert apart[1] < 0.5 * apart[0]
+
+
+@pytest.mark.slow
+def test_a_language_models_teacher_says_the_same_kept_or_asked_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.tasks import small_lm
+    from tests.trim import lm
+
+    from trimtune.study import language
+    from trimtune.tasks import causal_lm
+
+    folder, rows = small_lm.make(tmp_path / "model"), language.load(lm.texts_folder(tmp_path / "texts", 24))
+    student, teacher = (causal_lm.load_model(folder) for _ in range(2))
+    for model in (student, teacher):
+        causal_lm.split_off(model)
+    feed, asked = (token_feeds(model, causal_lm, folder, rows, 48, lm.READ)[0] for model in (student, teacher))
+    kept = distilling.told(feed, asked).answered([5, 0, 17])
+    monkeypatch.setattr(distilling, "_KEPT_BYTES", 0)
+    asked_anew = distilling.told(feed, asked).answered([5, 0, 17])
+    assert len(kept[0]) == sum(feed.counts[row] for row in (5, 0, 17))
+    torch.testing.assert_close(kept[3], kept[0], atol=1e-4, rtol=1e-4)
+    for one, other in zip(kept, asked_anew, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(causal_lm.taught(0.5, 2.0)(*kept), 0.5 * causal_lm.loss(*kept[:3]), atol=1e-4, rtol=1e-4)

@@ -19,7 +19,7 @@ import numpy as np
 from trimtune.engines import _cached_graph, _decoding, _graph
 from trimtune.engines._compiled import compiled, leave_open
 from trimtune.engines._torch_decoder import cast, positions_of
-from trimtune.tasks import causal_lm
+from trimtune.tasks import _shapes, causal_lm
 from trimtune.trim._model_folder import base_of, write
 from trimtune.tune.precision import dtype
 
@@ -159,8 +159,7 @@ def load(folder: Path) -> _cached_graph.GraphDecoder:
     from transformers import AutoModelForCausalLM
 
     notes = _graph.noted(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(notes["precision"]), use_safetensors=True,
-                                                 trust_remote_code=False)
+    model = _shapes.read(AutoModelForCausalLM, folder, None, dtype(notes["precision"]))
     decoder = _decoder(model.eval().requires_grad_(False), _cached_graph.read_past(folder), notes["positions"],
                        notes["precision"])
     for batch in (1, 2):

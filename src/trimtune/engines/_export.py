@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study
         StepFailed: its export failed.
     """
     engine, wanted = candidate.engine, numerics(candidate.trims)
-    reason = why_not(candidate, study.task)
+    reason = why_not(candidate, study.task, model.folder)
     if reason:
         raise Unavailable(reason)
     shared = {"config": engine.config, "numerics": wanted, "max_length": study.fit.max_length, "task": study.task}
@@ -34,14 +35,30 @@ def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study
                       + parts.shared_hash("trim"), about=f"of {candidate.name.rpartition('@')[0]}")
 
 
-def why_not(candidate: Candidate, task: str) -> str | None:
-    """What keeps a candidate from running on this machine, whatever its tuning brings; None: nothing."""
+def why_not(candidate: Candidate, task: str, model: Path | None = None) -> str | None:
+    """What keeps a candidate from running on this machine, whatever its tuning brings; None: nothing.
+
+    Args:
+        model: the folder of the base, or of what became of it: an engine that builds the model from its config alone says
+            `PLAIN_SHAPES`, and can't run what a trim leaves that `reshapes` it. None: not asked.
+    """
     engine, wanted = candidate.engine.name, numerics(candidate.trims)
     part = parts.load("engine", engine)
     lacking, has = part.available(), part.NUMERICS[task]
     if lacking:
         return f"{engine} is not available here: {lacking}"
-    return None if wanted in has else f"{engine} has no {wanted} for {task}; it has {', '.join(has)}"
+    if wanted not in has:
+        return f"{engine} has no {wanted} for {task}; it has {', '.join(has)}"
+    trim = _reshaping(candidate, model) if model and getattr(part, "PLAIN_SHAPES", False) else None
+    return trim and (f"{engine} builds a model from its config alone, and {trim} leaves linear layers in shapes that this "
+                     "model's config can't say: use torch_eager, onnx_runtime or openvino_ir")
+
+
+def _reshaping(candidate: Candidate, model: Path) -> str | None:
+    """The first trim after which the config of a model no longer says its shapes."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    return next((trim.label for trim in candidate.trims
+                 if getattr(parts.load("trim", trim.name), "reshapes", lambda *_: False)(trim.config, config)), None)
 
 
 def _export(folder: Path, *, engine: str, source: Path, rows: Path, config: dict[str, Any], numerics: str,

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 BITS = {"binary": ".weight_bits", "ternary": ".weight_trits", "int4": ".weight_nibbles"}
 _DIGITS = {"binary": (2, 8), "ternary": (3, 5)}
 """values of a weight, and weights of a byte"""
+STORED = tuple(_DIGITS)
+"""formats that are unpacked on load"""
 _RUNS = {"binary": "fp32", "ternary": "fp32", "float": "fp32"}
 """the number format of products, where it isn't the one that is stored"""
 _INPUTS = "inputs"

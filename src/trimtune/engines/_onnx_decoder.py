@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trimtune.engines import _cached_graph, _graph, _onnx_graph
 from trimtune.engines._torch_decoder import positions_of
 from trimtune.tasks import causal_lm
-from trimtune.trim._model_folder import base_of, write_beside
+from trimtune.trim._model_folder import base_of, straighten, write_beside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +96,7 @@ def _traced(module: Any, past: list[np.ndarray], opset: int) -> Any:
     """The float32 graph as an onnx.ModelProto."""
     import torch
 
-    _straighten(base_of(module))
+    straighten(base_of(module))  # packing knows plain products only, and GPT-2's have a bias inside
     free = torch.export.Dim.DYNAMIC
     shapes = {**{name: {0: free, 1: free} for name in ("input_ids", "attention_mask", "position_ids")}, "places": {0: free},
               "past": [{0: free, 2: free}] * len(past)}
@@ -105,18 +105,6 @@ def _traced(module: Any, past: list[np.ndarray], opset: int) -> Any:
     for node in graph.graph.node:
         del node.metadata_props[:]  # where in Python each came from: of a small model half of the file
     return graph
-
-
-def _straighten(base: Any) -> None:
-    """GPT-2 keeps its linear layers transposed, and a product with a bias inside; packing knows plain products only."""
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
-    for name, layer in list(base.named_modules()):
-        if isinstance(layer, Conv1D):
-            straight = torch.nn.Linear(*layer.weight.shape)
-            straight.weight, straight.bias = torch.nn.Parameter(layer.weight.t().contiguous()), layer.bias
-            base.set_submodule(name, straight.requires_grad_(False))
 
 
 def packed(graph: Any, numerics: str) -> Any:

@@ -20,10 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtune.engines import _int8_torch
+from trimtune.engines import _int8_torch, _sparse_torch
 from trimtune.engines._int8_torch import SCALE, WEIGHTS
 from trimtune.errors import StepFailed, TrimtuneError
-from trimtune.tasks import _pretrained, causal_lm
+from trimtune.tasks import _pretrained, _shapes, causal_lm
 from trimtune.trim._grids import codes4, quantize4, quantize8, seen8, takes4, values4
 from trimtune.trim._model_folder import base_of, plain_state, write_beside
 
@@ -94,16 +94,23 @@ def write(module: torch.nn.Module, source: Path, folder: Path, numerics: str) ->
 
 
 def read(folder: Path) -> torch.nn.Module:
-    """The model of such a folder; float32 copies of its packed matrices are never made."""
-    import torch
-    from accelerate import init_empty_weights
-    from safetensors.torch import load_file
+    """The model of such a folder, stored with its zeros or without them; float32 copies of its packed matrices are never made."""
+    return filled(folder, _sparse_torch.state_of(folder))
+
+
+def filled(folder: Path, state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """The model of a folder's config with these tensors, of which those that have a scale are packed, ready to run.
+
+    Raises:
+        StepFailed: some of its weights are not among them.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with init_empty_weights(include_buffers=False):
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    state, table = load_file(folder / WEIGHTS), model.get_input_embeddings()
+    # what is packed has its shape in bytes, but its layer is replaced below
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()} if _shapes.marked(config) else {}
+    model = _shapes.empty(AutoModelForCausalLM, config, shapes, None)
+    table = model.get_input_embeddings()
     names = {layer: name for name, layer in model.named_modules()}
     output, shared = names[model.get_output_embeddings()], names[table]
     if output + SCALE not in state:

@@ -19,9 +19,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtune.engines import _decoding, _packed_torch
+from trimtune.engines import _decoding, _few_bits_decoder, _few_bits_torch, _packed_torch, _sparse_torch
 from trimtune.errors import TrimtuneError
-from trimtune.tasks import _pretrained, causal_lm
+from trimtune.tasks import _pretrained, _shapes, causal_lm
 from trimtune.trim._model_folder import base_of, write
 from trimtune.tune.precision import dtype
 
@@ -140,16 +140,22 @@ def export(folder: Path, source: Path, precision: str, max_length: int) -> dict[
     return {"precision": precision, "difference": difference, "milliseconds": milliseconds}
 
 
-def load(folder: Path, precision: str) -> TorchDecoder:
-    """The decoder of a runnable folder; the weights are read in the format that they are stored in, and never in another."""
-    from transformers import AutoModelForCausalLM
+def load(folder: Path, precision: str, sparse: bool = False) -> TorchDecoder:
+    """The decoder of a runnable folder; the weights are read in the format that they are stored in, and never in another.
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype(precision), use_safetensors=True, trust_remote_code=False)
+    Args:
+        sparse: whether they are stored without their zeros.
+    """
+    from transformers import AutoModelForCausalLM as Auto
+
+    model = (_shapes.filled(Auto, folder, _sparse_torch.state_of(folder), None, dtype(precision)) if sparse
+             else _shapes.read(Auto, folder, None, dtype(precision)))
     return TorchDecoder(cast(_pretrained.with_adapter(model, folder, merge=False), precision))
 
 
 def export_packed(folder: Path, source: Path, numerics: str) -> dict[str, Any]:
-    """Write the model in int8 or int4; facts: `matrices` that were packed, and `difference` to the float32 model.
+    """Write the model in int8, int4, binary or ternary; facts: `matrices` that were packed, `difference` to the float32 model;
+    of the last two `bits_per_weight` too.
 
     Raises:
         StepFailed: an architecture that can't be decoded with a cache.
@@ -158,14 +164,16 @@ def export_packed(folder: Path, source: Path, numerics: str) -> dict[str, Any]:
     decoder = TorchDecoder(causal_lm.load_model(source))
     vocabulary = base_of(decoder._module).config.vocab_size
     _decoding.check(decoder, decoder, vocabulary, _TOLERANCE, "torch_eager")
-    matrices = _packed_torch.write(decoder._module, source, folder, numerics)
-    difference = _decoding.check(load_packed(folder), decoder, vocabulary, math.inf, "torch_eager")
-    return {"matrices": matrices, "difference": difference}
+    few = numerics in _few_bits_torch.STORED
+    facts = (_few_bits_decoder.write(decoder._module, source, folder, numerics) if few
+             else {"matrices": _packed_torch.write(decoder._module, source, folder, numerics)})
+    difference = _decoding.check(load_packed(folder, numerics), decoder, vocabulary, math.inf, "torch_eager")
+    return {**facts, "difference": difference}
 
 
-def load_packed(folder: Path) -> TorchDecoder:
-    """The decoder of a runnable folder in int8 or int4."""
-    return TorchDecoder(_packed_torch.read(folder))
+def load_packed(folder: Path, numerics: str) -> TorchDecoder:
+    """The decoder of a runnable folder in int8, int4, binary or ternary."""
+    return TorchDecoder((_few_bits_decoder if numerics in _few_bits_torch.STORED else _packed_torch).read(folder))
 
 
 def cast(module: torch.nn.Module, precision: str) -> torch.nn.Module:

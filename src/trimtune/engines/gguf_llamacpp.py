@@ -17,7 +17,8 @@ weights, activations are quantized to 8 bits per block while running.
 Exports in floating point are checked against PyTorch in float32: |Δlogit| ≤ 1e-3 for F32 of Llama-likes, ≤ 0.25 for F16 and
 for GPT-2-likes, whose GELU llama.cpp reads from a table in float16. The tokenizer goes into the file if it can be said there
 (byte-level BPE, SentencePiece-like BPE); llama.cpp's tokens of sample texts are compared with transformers', and the share that
-agrees is in the facts. LoRA and IA3 are merged. It refuses virtual tokens, and settings that llama.cpp would run as others.
+agrees is in the facts. LoRA and IA3 are merged. It refuses virtual tokens, settings that llama.cpp would run as others, and what
+trims leave in shapes that no config says (low_rank, GPT-2 with fewer heads).
 
 Source: ggml-org/ggml, docs/gguf.md (2023), the format; ggml-org/llama.cpp, pull request 1684 (2023), the k-quants.
 """
@@ -44,6 +45,8 @@ NUMERICS = {"causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
 FORMAT = "gguf"
 TOLERANCE = {"plain": 0.25, "fp32": 0.25, "fp16": 0.25}
+PLAIN_SHAPES = True
+"""llama.cpp finds the shape of each tensor from the file's sizes, as transformers does from a config"""
 _EXACT = 1e-3
 """allowed |Δlogit| of F32 files where llama.cpp computes in float32 throughout: not in GPT-2, whose GELU is a float16 table"""
 _FILE = "model.gguf"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 READING = "rendering.json"
@@ -26,3 +28,10 @@ class Inputs:
     pad_id: int
     notes: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
+
+
+def reading_in(folder: Path) -> dict[str, Any]:
+    """What a tuned folder says about how its rows became tokens; nothing where the tokenizer alone says it."""
+    path = folder / READING
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found

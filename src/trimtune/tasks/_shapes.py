@@ -1,5 +1,7 @@
 """Models whose linear layers have other shapes than the architecture gives them, as trims leave them.
 
+Linear layers are `torch.nn.Linear`, or GPT-2's transposed ones (Conv1D of transformers, W [K, N]).
+
 A trim that cuts rows or columns off a linear layer (heads), or makes two thin ones of it (low rank: `name.0`, `name.1`),
 marks the config (`mark`). Such a folder is read here: the model is built as its config says, then each linear layer takes the
 shape that the file holds. Plain transformers can't read it.
@@ -36,8 +38,12 @@ def is_marked(folder: Path) -> bool:
     return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get(_MARK, False))
 
 
-def read(auto: Any, folder: Path, attention: str, dtype: torch.dtype) -> Any:
-    """The model of a folder, whatever shapes its linear layers have; stored numbers become `dtype`.
+def read(auto: Any, folder: Path, attention: str | None, dtype: torch.dtype) -> Any:
+    """The model of a folder, whatever shapes its linear layers have; stored numbers become `dtype`, buffers that it computes
+    keep theirs (rotary frequencies must not be rounded).
+
+    Args:
+        attention: transformers' name of it; None for the model's own choice.
 
     Raises:
         ValueError: as transformers does, where the architecture lacks such a model or this attention.
@@ -53,7 +59,7 @@ def read(auto: Any, folder: Path, attention: str, dtype: torch.dtype) -> Any:
     return filled(auto, folder, load_file(folder / WEIGHTS), attention, dtype)
 
 
-def filled(auto: Any, folder: Path, state: Mapping[str, torch.Tensor], attention: str, dtype: torch.dtype) -> Any:
+def filled(auto: Any, folder: Path, state: Mapping[str, torch.Tensor], attention: str | None, dtype: torch.dtype) -> Any:
     """The model of a folder's config with these tensors in the shapes that they have; their numbers become `dtype`.
 
     Raises:
@@ -69,24 +75,44 @@ def filled(auto: Any, folder: Path, state: Mapping[str, torch.Tensor], attention
     lacking = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if lacking:
         raise StepFailed(f"{folder / WEIGHTS} lacks {', '.join(lacking[:3])}")
-    return model.to(dtype)
+    return model
 
 
-def empty(auto: Any, config: Any, shapes: Mapping[str, Sequence[int]], attention: str) -> Any:
+def built_alike(model: Any, config: Any, state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether plain transformers builds a model of this one's class with tensors of the same shapes from the config."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        built = type(model)(config).state_dict()
+    return {name: value.shape for name, value in built.items()} == {name: value.shape for name, value in state.items()}
+
+
+def empty(auto: Any, config: Any, shapes: Mapping[str, Sequence[int]], attention: str | None) -> Any:
     """The model of a config with its linear layers in the given shapes (tensor name → shape), its parameters without numbers."""
     import torch
     from accelerate import init_empty_weights
+    from transformers.pytorch_utils import Conv1D
 
     with init_empty_weights(include_buffers=False):
         model = auto.from_config(config, attn_implementation=attention, dtype=torch.float32)
         for name, layer in list(model.named_modules()):
-            if isinstance(layer, torch.nn.Linear):
+            if isinstance(layer, torch.nn.Linear | Conv1D):
                 model.set_submodule(name, _fitting(layer, name, shapes))
+    count_channels(model)
     return model
 
 
-def _fitting(layer: torch.nn.Linear, name: str, shapes: Mapping[str, Sequence[int]]) -> torch.nn.Module:
+def count_channels(model: Any) -> None:
+    """Tell each attention that makes queries, keys and values in one layer (GPT-2's) where that ends one and begins the next."""
+    for module in model.modules():
+        if hasattr(module, "split_size"):
+            last = [layer for layer in module.c_attn.modules() if getattr(layer, "bias", None) is not None][-1]
+            module.split_size = len(last.bias) // 3
+
+
+def _fitting(layer: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> torch.nn.Module:
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     thin, wide = shapes.get(f"{name}.0.weight"), shapes.get(f"{name}.1.weight")
     if thin and wide:
@@ -95,4 +121,6 @@ def _fitting(layer: torch.nn.Linear, name: str, shapes: Mapping[str, Sequence[in
     wanted = tuple(shapes.get(f"{name}.weight", layer.weight.shape))
     if wanted == tuple(layer.weight.shape):
         return layer
+    if isinstance(layer, Conv1D):
+        return Conv1D(wanted[1], wanted[0])
     return torch.nn.Linear(wanted[1], wanted[0], bias=layer.bias is not None)

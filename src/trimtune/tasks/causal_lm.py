@@ -23,7 +23,7 @@ from trimtune.records import DataSpec, Study
 from trimtune.study import language
 from trimtune.study.text_file import lines, shown
 from trimtune.study.turns import ASSISTANT, TEXT, USER, Turn
-from trimtune.tasks import _pretrained
+from trimtune.tasks import _chunked_teacher, _pretrained
 from trimtune.tasks._chunked_loss import IGNORED, chunked
 from trimtune.tasks._inputs import READING, Inputs
 from trimtune.tasks._rendering import Rendering, end_of
@@ -175,6 +175,8 @@ def split_off(model: Any) -> bool:
     import torch
 
     output = model.get_output_embeddings()
+    if "forward" in vars(output):
+        return True
     tokens = {"input_ids": torch.arange(1, 7)[None] % model.config.vocab_size}
     with torch.no_grad():
         whole = model.eval()(**tokens).logits
@@ -193,6 +195,10 @@ def loss(states_ND: torch.Tensor, weight_VD: torch.Tensor | None, labels_N: torc
     if weight_VD is None:
         return torch.nn.functional.cross_entropy(states_ND.float(), labels_N)
     return chunked(states_ND, weight_VD, labels_N)
+
+
+taught = _chunked_teacher.loss_of
+"""the loss of a fit with a teacher"""
 
 
 def score(states_ND: torch.Tensor, weight_VD: torch.Tensor | None, labels_N: torch.Tensor) -> torch.Tensor:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from trimtune import parts
 from trimtune.errors import StepFailed, TrimtuneError
-from trimtune.tasks import text_classification
-from trimtune.trim._model_folder import base_of, write
+from trimtune.trim._model_folder import base_of, load, write
 from trimtune.tune.recovery import Setting, recover
 
 if TYPE_CHECKING:
@@ -53,18 +53,18 @@ def trim(folder: Path, source: Path, config: dict[str, Any], setting: Setting, q
     Raises:
         TrimtuneError: the model has no plain linear layers in its blocks.
     """
-    wanted = Config.model_validate(config)
-    module = text_classification.load_model(source, attention="eager")
+    wanted, task = Config.model_validate(config), parts.load("task", setting.task)
+    module = load(source, task, attention="eager")
     layers = matrices(base_of(module), name)
     put_on_grid(layers.values(), lambda weight_NK: quantize(weight_NK, wanted.group))
     recovery = {}
     if wanted.epochs:
-        teacher = text_classification.load_model(source) if wanted.teacher else None
+        teacher = task.load_model(source) if wanted.teacher else None
         recovery = recover(module, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
                            share=wanted.teacher)
     leave_on_grid(layers.values())
     setattr(base_of(module).config, GRID, {"group": wanted.group})
-    write(module, source, folder)
+    write(module, source, folder, task=task)
     weights = sum(layer.weight.numel() for layer in layers.values())
     zeros = sum(int((layer.weight == 0).sum()) for layer in layers.values())
     return {"matrices": len(layers), "weights": weights, "zeros": round(zeros / weights, 4), "group": wanted.group,
@@ -92,7 +92,7 @@ def matrices(base: Any, name: str) -> dict[str, torch.nn.Linear]:
     found = {full: layer for full, layer in linears(base).items() if any(word.isdigit() for word in full[inside:].split("."))}
     if not found:
         raise TrimtuneError(f"{name}: {type(base).__name__} has no plain linear layers in its blocks.",
-                            "It changes torch.nn.Linear (BERT, DistilBERT, RoBERTa, ELECTRA …), not GPT-2's transposed layers.",
+                            "It changes torch.nn.Linear (BERT, DistilBERT, RoBERTa, ELECTRA, Llama …) and what trims make it of.",
                             f"Leave {name} out of `trim`, or use a model such as `minilm`.")
     return found
 

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtune.tasks import text_classification
+from trimtune import parts
 from trimtune.trim import _stages
+from trimtune.trim._model_folder import load
 from trimtune.tune.recovery import Setting, recover
 
 if TYPE_CHECKING:
@@ -41,11 +42,11 @@ def gradually(source: Path, folder: Path, setting: Setting, cut: Cut, like: Like
         the module, and facts: `stages`, those of each cut with its `recovery`; `importance_kept`, the product of theirs; the last
         `recovery`.
     """
-    started, begun = time.monotonic(), _stages.newest(folder)
-    teacher = text_classification.load_model(source) if share and epochs else None
+    started, begun, task = time.monotonic(), _stages.newest(folder), parts.load("task", setting.task)
+    teacher = task.load_model(source) if share and epochs else None
     while True:
         stage, left = len(begun.facts), math.prod(one["after"] / one["before"] for one in begun.facts)
-        module = text_classification.load_model(source, attention="eager")
+        module = load(source, task, attention="eager")
         if begun.facts:
             like(module, begun.facts[-1])
             module.load_state_dict(begun.state)

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trimtune.tasks import text_classification
-from trimtune.trim._drawn import drawn
+from trimtune.trim import _drawn
 from trimtune.trim._model_folder import base_of
+from trimtune.tune import batches
 from trimtune.tune.recovery import Setting
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ def importances(module: torch.nn.Module, layers: Sequence[str], source: Path, ro
     """
     import torch
 
-    base, tokenizer = base_of(module), text_classification.load_tokenizer(source)
-    split = drawn(setting.rows, rows, setting.seed)
-    texts, labels = split.texts, split.labels
+    base, drawn = base_of(module), _drawn.inputs(source, setting, rows)
     scores = [torch.zeros(base.get_submodule(layer).in_features // channels) for layer in layers]
     seen: list[tuple[int, torch.Tensor]] = []
 
@@ -46,12 +44,11 @@ def importances(module: torch.nn.Module, layers: Sequence[str], source: Path, ro
 
     hooks = [base.get_submodule(name).register_forward_pre_hook(partial(keep, layer)) for layer, name in enumerate(layers)]
     try:
-        for at in range(0, len(texts), setting.batch_size):
+        for at in range(0, len(drawn.ids), setting.batch_size):
             seen.clear()
-            inputs = text_classification.encode(tokenizer, texts[at:at + setting.batch_size], setting.max_length)
-            logits_BC = module(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits
-            batch_labels = torch.tensor(labels[at:at + setting.batch_size])
-            (text_classification.loss(logits_BC, batch_labels) * len(batch_labels)).backward()
+            batch = range(at, min(at + setting.batch_size, len(drawn.ids)))
+            tokens = batches.pad(drawn.ids, batch, drawn.pad_id)
+            _drawn.summed_loss(module, setting.task, tokens, [drawn.targets[row] for row in batch]).backward()
             for layer, hidden_BTK in seen:  # a layer that is run many times is seen each time
                 assert hidden_BTK.grad is not None
                 effect_BK = (hidden_BTK.detach() * hidden_BTK.grad).sum(dim=1)

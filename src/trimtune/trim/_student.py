@@ -13,7 +13,7 @@ from trimtune.tune.layers import layers_of
 if TYPE_CHECKING:
     import torch
 
-_ALLOWED = "Allowed: models whose layers are alike and run one after another, such as BERT, DistilBERT, MPNet or ELECTRA."
+_ALLOWED = "Allowed: models whose layers are alike and run one after another, such as BERT, DistilBERT, MPNet, GPT-2 or Llama."
 _DO = "Leave distill out of `trim`, or use a model such as `minilm`."
 
 
@@ -41,15 +41,18 @@ def spread(count: int, wanted: int) -> list[int]:
     return [(at + 1) * count // wanted - 1 for at in range(wanted)]
 
 
-def keep(module: torch.nn.Module, kept: Sequence[int]) -> None:
+def keep(module: torch.nn.Module, kept: Sequence[int], auto: str = "AutoModelForSequenceClassification") -> None:
     """Leave these layers only (ascending, from 0), in place; a prefix keeps what it has for them.
+
+    Args:
+        auto: the class of transformers that builds such models from a config.
 
     Raises:
         TrimtuneError: the model is no longer what transformers builds from its config.
     """
     import torch
+    import transformers
     from peft import PeftModel
-    from transformers import AutoModelForSequenceClassification
 
     base, whole = base_of(module), layers(module)
     name = next(name for name, child in base.named_modules() if child is whole)
@@ -64,7 +67,7 @@ def keep(module: torch.nn.Module, kept: Sequence[int]) -> None:
     if isinstance(module, PeftModel):
         _keep_prefix(module, kept, len(whole))
     shapes = {name: value.shape for name, value in plain_state(module).items()}
-    built = _shapes.empty(AutoModelForSequenceClassification, base.config, shapes, "eager").state_dict()
+    built = _shapes.empty(getattr(transformers, auto), base.config, shapes, "eager").state_dict()
     if {name: value.shape for name, value in built.items()} != shapes:
         raise TrimtuneError(f"distill: {type(base).__name__} can't be built with {len(kept)} of its {len(whole)} layers.",
                             _ALLOWED, _DO)

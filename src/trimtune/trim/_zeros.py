@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.errors import TrimtuneError
-from trimtune.tasks import text_classification
 from trimtune.trim import _drawn
 
 if TYPE_CHECKING:
@@ -44,14 +43,13 @@ def layers(base: Any, pattern: str = "free") -> dict[str, torch.nn.Linear]:
 
 def scores(module: torch.nn.Module, found: Layers, criterion: str, source: Path, rows: int, setting: Any) -> list[torch.Tensor]:
     """S of each layer, float32 [N, K]; −1 for what is zero already, so that it goes first."""
-    seen = {"magnitude": _magnitude, "wanda": _wanda, "taylor": _taylor}[criterion]
-    batches = [] if criterion == "magnitude" else _drawn.of_equal_length(source, setting, rows)
-    found_NK = seen(module, list(found.values()), batches)
+    within = list(found.values())
+    if criterion == "magnitude":
+        found_NK = [layer.weight.detach().abs() for layer in within]
+    else:
+        batches = _drawn.of_equal_length(source, setting, rows)
+        found_NK = _wanda(module, within, batches) if criterion == "wanda" else _taylor(module, within, batches, setting.task)
     return [score.masked_fill(layer.weight == 0, -1.0) for score, layer in zip(found_NK, found.values(), strict=True)]
-
-
-def _magnitude(module: torch.nn.Module, found: Sequence[torch.nn.Linear], batches: Any) -> list[torch.Tensor]:
-    return [layer.weight.detach().abs() for layer in found]
 
 
 def _wanda(module: torch.nn.Module, found: Sequence[torch.nn.Linear], batches: Any) -> list[torch.Tensor]:
@@ -73,15 +71,14 @@ def _wanda(module: torch.nn.Module, found: Sequence[torch.nn.Linear], batches: A
     return [layer.weight.detach().abs() * sum_K.sqrt() for layer, sum_K in zip(found, squares, strict=True)]
 
 
-def _taylor(module: torch.nn.Module, found: Sequence[torch.nn.Linear], batches: Any) -> list[torch.Tensor]:
+def _taylor(module: torch.nn.Module, found: Sequence[torch.nn.Linear], batches: Any, task: str) -> list[torch.Tensor]:
     import torch
 
     sums = [torch.zeros_like(layer.weight) for layer in found]
     for layer in found:
         layer.weight.requires_grad_(True)
-    for ids_BT, labels_B in batches:
-        logits_BC = module(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT)).logits
-        loss = text_classification.loss(logits_BC, labels_B) * len(labels_B)
+    for ids_BT, targets in batches:
+        loss = _drawn.summed_loss(module, task, {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT)}, targets)
         for sum_NK, layer, grad in zip(sums, found, torch.autograd.grad(loss, [layer.weight for layer in found]), strict=True):
             sum_NK += (layer.weight.detach() * grad).square()
     for layer in found:

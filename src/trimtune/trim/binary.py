@@ -12,7 +12,8 @@ and s belongs to a group. For transformers Bai et al. 2020, BinaryBERT (arXiv 20
 W is [N, K]; s is a number of bfloat16. All weights learn; the loss is that of the labels and of the parent's answers. The folder
 that it hands on holds float32 and is read by plain transformers; its weights lie on the grid exactly, so the engine packs them
 without loss (1 + 16 / group bits each). Pooler and head stay float32, activations as well. LoRA is merged first; prefixes and
-prompts stay beside the weights. It comes last in a chain of trims. It refuses models without plain linear layers (GPT-2).
+prompts stay beside the weights. Of a language model the output layer is stored in int8 like the embeddings, which it may be.
+It comes last in a chain of trims. It refuses models without plain linear layers in their blocks.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from trimtune.tune.recovery import Setting
 if TYPE_CHECKING:
     import torch
 
-TASKS = ("text_classification",)
+TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = True
 NUMERICS: str | None = "binary"
 AUTO: tuple[int, tuple[dict[str, Any], ...]] = (90, ({},))

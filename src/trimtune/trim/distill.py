@@ -30,18 +30,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from trimtune import parts
 from trimtune.errors import TrimtuneError
-from trimtune.study import data, sources, unlabelled
+from trimtune.study import sources, unlabelled
 from trimtune.study.document import Place
-from trimtune.tasks import text_classification
 from trimtune.trim import _importance, _more_texts, _student, prune_ffn
-from trimtune.trim._model_folder import base_of, size, write
+from trimtune.trim._model_folder import base_of, load, size, write
 from trimtune.tune.recovery import Setting, recover
 
 if TYPE_CHECKING:
     import torch
 
-TASKS = ("text_classification",)
+TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = True
 NUMERICS: str | None = None
 AUTO: tuple[int, tuple[dict[str, Any], ...]] = (20, ({}, {"layers": 2}))
@@ -96,28 +96,38 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     Raises:
         TrimtuneError: the architecture has no list of layers, or fewer than asked for; a file of texts can't be used.
     """
-    wanted = Config.model_validate(config)
-    student, teacher = text_classification.load_model(source, attention="eager"), text_classification.load_model(source)
+    wanted, task = Config.model_validate(config), parts.load("task", setting.task)
+    _refuse_texts(wanted, setting.task)
+    student, teacher = load(source, task, attention="eager"), task.load_model(source)
     before, count = size(student), len(_student.layers(student))
     kept = _student.spread(count, wanted.layers or -(-count // 2))
     if len(kept) == count and wanted.ffn == 1:
         raise TrimtuneError(f"distill: layers: {wanted.layers} was given, and all neurons stay.",
                             f"The model has {count} layers: allowed are 1 to {count - 1}, or {count} with ffn below 1.",
                             "Ask for fewer, or leave distill out.")
-    rows = data.load(setting.rows)
+    rows = task.rows.load(setting.rows)
     facts = _narrow(student, source, wanted.ffn, setting) if wanted.ffn < 1 else {}
-    _student.keep(student, kept)
-    tokenizer = text_classification.load_tokenizer(source)
+    _student.keep(student, kept, task.AUTO_CLASS)
     more = _more_texts.fresh(Path(wanted.unlabelled), rows) if wanted.unlabelled else []
-    copied = _more_texts.copies(rows.train.texts, wanted.copies, tokenizer.mask_token, setting.seed)
+    mask = task.load_tokenizer(source).mask_token
+    copied = _more_texts.copies(rows.train.texts, wanted.copies, mask, setting.seed) if wanted.copies else []
     recovery = {}
     if wanted.epochs:
         recovery = recover(student, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
                            share=wanted.teacher, states=wanted.states, stands_for=kept, extra=[*more, *copied])
-    write(student, source, folder)
+    write(student, source, folder, task=task)
     return {"kept": kept, "layers_before": count, "layers": len(kept), **facts, "parameters_before": before,
             "parameters": size(student), "recovery": recovery,
             "texts": {"labelled": len(rows.train), "unlabelled": len(more), "copies": len(copied)}}
+
+
+def _refuse_texts(wanted: Config, task: str) -> None:
+    """Raises TrimtuneError: more texts for a task whose rows aren't labelled texts."""
+    if task != "text_classification" and (wanted.unlabelled or wanted.copies):
+        given = f"unlabelled: {wanted.unlabelled}" if wanted.unlabelled else f"copies: {wanted.copies}"
+        raise TrimtuneError(f"distill: {given} was given for the task {task}.",
+                            "Texts without labels are for classifiers; rows of a language model teach without one.",
+                            "Leave it out, and put more texts among the training rows.")
 
 
 def _narrow(module: torch.nn.Module, source: Path, share: float, setting: Setting) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.tasks import text_classification
-from trimtune.trim import _few_bits, _grids, _importance
+from trimtune.trim import _few_bits, _grids
 from trimtune.trim._model_folder import base_of, write
-from trimtune.tune.recovery import Setting
+from trimtune.tune.recovery import Setting, recover
 
 if TYPE_CHECKING:
     import torch
@@ -58,8 +58,9 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     base = base_of(module)
     _few_bits.matrices(base, "int8_qat")
     with rounding(base) as (layers, tables):
-        recovery = _importance.recovered(module, source, folder, setting, learning_rate=wanted.learning_rate,
-                                         epochs=wanted.epochs, share=wanted.teacher)
+        teacher = text_classification.load_model(source) if wanted.teacher and wanted.epochs else None
+        recovery = recover(module, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
+                           share=wanted.teacher) if wanted.epochs else {}
     write(module, source, folder)
     return {"matrices": layers, "embeddings": tables, "recovery": recovery}
 

@@ -11,9 +11,10 @@ Source: Wang et al. 2024 (SVD-LLM, arXiv 2403.07378), section 3, truncation-awar
 truncated SVD of W, S = I: far worse before the recovery fit, so only for comparison.
 x is [B, T, K]; float32 in and out, padding is not counted. Ranks are multiples of 8: by `ratio` the same share of every layer,
 by `energy` the lowest that keep this share of the squared singular values in each. A layer that would save nothing stays
-as it is; head and embeddings always do. The config is marked: plain transformers can't read the folder, every engine here
-can. LoRA is merged first; prefixes and prompts stay beside the weights. Trims that cut neurons or heads come before it.
-It refuses models without plain linear layers (GPT-2), and settings under which no layer becomes smaller.
+as it is; head, output layer and embeddings always do. The config is marked: plain transformers can't read the folder, nor can
+gguf_llamacpp run it; every other engine here can. LoRA is merged first; prefixes and prompts stay beside the weights. Trims that
+cut neurons or heads come before it. It refuses models without plain linear layers below the head, and settings under which no
+layer becomes smaller.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trimtune import parts
 from trimtune.errors import TrimtuneError
-from trimtune.tasks import _shapes, text_classification
+from trimtune.tasks import _shapes
 from trimtune.trim import _seen, _thin
-from trimtune.trim._model_folder import base_of, size, write
+from trimtune.trim._model_folder import base_of, load, size, write
 from trimtune.tune.recovery import Setting, recover
 
 if TYPE_CHECKING:
     import torch
 
-TASKS = ("text_classification",)
+TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = True
 NUMERICS: str | None = None
 AUTO: tuple[int, tuple[dict[str, Any], ...]] = (50, ({},))
@@ -75,19 +77,25 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
         TrimtuneError: the architecture has no plain linear layers, or nothing would become smaller.
     """
     wanted = Config.model_validate(config)
-    module = text_classification.load_model(source)
+    task = parts.load("task", setting.task)
+    module = load(source, task)
     before, layers = size(module), linear_layers(base_of(module))
     seen = _seen.inputs_of(module, layers, source, wanted.rows, setting) if wanted.whiten else {}
     ranks, kept = chosen(layers, seen, wanted.ratio, wanted.energy)
     thin(base_of(module), ranks, seen)
     recovery = {}
     if wanted.epochs:
-        teacher = text_classification.load_model(source) if wanted.teacher else None
+        teacher = task.load_model(source) if wanted.teacher else None
         recovery = recover(module, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
                            share=wanted.teacher)
-    write(module, source, folder)
+    write(module, source, folder, task=task)
     return {"layers": len(layers), "ranks": ranks, "parameters_before": before, "parameters": size(module),
             "energy_kept": round(kept, 4), "recovery": recovery}
+
+
+def reshapes(config: dict[str, Any], architecture: dict[str, Any]) -> bool:
+    """Whether a model of this config.json then has shapes that it can't say: always, two layers stand for one."""
+    return True
 
 
 def linear_layers(base: Any) -> dict[str, torch.nn.Linear]:

@@ -11,9 +11,10 @@ With `steps` the neurons go in stages, each with its own importances and fit (`r
 
 Source: Molchanov et al. 2017 (arXiv 1611.06440), section 2.2, the first-order Taylor criterion (here per row, as in
 Hou et al. 2020, DynaBERT, arXiv 2004.04037, section 2.1, for neurons of transformers).
-W_up [I, D] loses rows, W_down [D, I] the same columns; `config.intermediate_size` tells any loader. float32 in and out. LoRA is
-merged first; prefixes and prompts stay beside the weights. It refuses gated blocks (LLaMA, ModernBERT), GPT-2's transposed
-layers and models whose block has no hidden size of its own.
+W_up [I, D] loses rows, W_down [D, I] the same columns; in gated blocks (Llama) h = activation(x W_gateᵀ) · x W_upᵀ, and W_gate
+[I, D] loses the rows of W_up. `config.intermediate_size` tells any loader. float32 in and out. LoRA is merged first; prefixes and
+prompts stay beside the weights. Of a language model L is the loss of a row's learned tokens. It refuses blocks whose gate lies in
+one matrix with what it gates (ModernBERT) and those without a width of their own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from trimtune import parts
 from trimtune.errors import TrimtuneError
 from trimtune.trim import _importance
 from trimtune.trim._gradual import gradually
@@ -33,15 +35,15 @@ from trimtune.tune.recovery import Setting
 if TYPE_CHECKING:
     import torch
 
-    Block = tuple[str, str]
-    """names of a feed-forward block's first and second linear layer"""
+    Block = tuple[tuple[str, ...], str]
+    """names of a block's linear layers: the one that widens, or a gate and the one that it gates; the one that narrows"""
 
-TASKS = ("text_classification",)
+TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = True
 NUMERICS: str | None = None
 AUTO: tuple[int, tuple[dict[str, Any], ...]] = (40, ({}, {"ratio": 0.75}))
-_WIDTHS = ("intermediate_size", "hidden_dim", "ffn_dim")
-"""what transformers' configs call a block's hidden width"""
+_WIDTHS = ("intermediate_size", "hidden_dim", "ffn_dim", "n_inner")
+"""what transformers' configs call a block's hidden width; GPT-2's may be None, which is four times its states'"""
 _MULTIPLE = 16
 """kernels like widths that fill their vectors"""
 
@@ -83,32 +85,40 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
 
     module, facts = gradually(source, folder, setting, cut, like, ratio=wanted.ratio, steps=wanted.steps,
                               learning_rate=wanted.learning_rate, epochs=wanted.epochs, share=wanted.teacher)
-    write(module, source, folder)
+    write(module, source, folder, task=parts.load("task", setting.task))
     first, last = facts["stages"][0], facts["stages"][-1]
     return {"width_before": first["before"], "width": last["after"], "blocks": last["blocks"],
             "parameters_before": first["parameters_before"], "parameters": size(module), **facts}
 
 
 def feed_forward_blocks(base: Any) -> list[Block]:
-    """The pairs (up, down) of linear layers, in the model's order, that widen to the config's width and narrow back.
+    """The linear layers of each block, in the model's order, that widen to the config's width, one or a gate and another, and
+    the one that narrows back.
 
     Raises:
-        TrimtuneError: none, or not paired one to one inside a common layer.
+        TrimtuneError: none, or not together inside a common layer.
     """
     import torch
 
-    width_name = _width_name(base.config)
-    width, hidden = getattr(base.config, width_name, None), getattr(base.config, "hidden_size", None)
-    linear = {name: module for name, module in base.base_model.named_modules() if isinstance(module, torch.nn.Linear)}
-    prefix = f"{base.base_model_prefix}."
-    ups = [prefix + name for name, module in linear.items() if (module.in_features, module.out_features) == (hidden, width)]
-    downs = [prefix + name for name, module in linear.items() if (module.in_features, module.out_features) == (width, hidden)]
-    if width == hidden or not ups or list(map(_layer, ups)) != list(map(_layer, downs)):
-        raise TrimtuneError(f"prune_ffn: {type(base).__name__} has no feed-forward blocks of two plain linear layers "
-                            f"({hidden} → {width} → {hidden}: {len(ups)} up, {len(downs)} down).",
-                            "Allowed: BERT-like encoders (BERT, DistilBERT, RoBERTa, ELECTRA …); no gated or transposed blocks.",
+    width, hidden = _width(base.config), getattr(base.config, "hidden_size", None)
+    linear = {f"{base.base_model_prefix}.{name}": layer for name, layer in base.base_model.named_modules()
+              if isinstance(layer, torch.nn.Linear) and "att" not in name.lower()}  # heads may be as wide together
+    ups = [name for name, layer in linear.items() if (layer.in_features, layer.out_features) == (hidden, width)]
+    downs = [name for name, layer in linear.items() if (layer.in_features, layer.out_features) == (width, hidden)]
+    blocks = [(_beside(down, ups), down) for down in downs]
+    if width == hidden or not blocks or any(len(above) not in (1, 2) for above, _ in blocks):
+        raise TrimtuneError(f"prune_ffn: {type(base).__name__} has no feed-forward blocks of two plain linear layers, or of "
+                            f"three with a gate ({hidden} → {width} → {hidden}: {len(ups)} up, {len(downs)} down).",
+                            "Allowed: BERT-like encoders (BERT, DistilBERT, RoBERTa, ELECTRA …), Llama-like and GPT-2-like "
+                            "decoders; no gate and up in one matrix, no experts.",
                             "Leave prune_ffn out of `trim`, or use a model such as `minilm`.")
-    return list(zip(ups, downs, strict=True))
+    return blocks
+
+
+def _beside(down: str, ups: Sequence[str]) -> tuple[str, ...]:
+    """Those that widen for `down`: held by the same module, or else by the same layer."""
+    together = tuple(up for up in ups if up.rpartition(".")[0] == down.rpartition(".")[0])
+    return together or tuple(up for up in ups if _layer(up) == _layer(down))
 
 
 def remove(base: Any, blocks: Sequence[Block], scores: Sequence[torch.Tensor], ratio: float) -> tuple[int, float]:
@@ -121,14 +131,20 @@ def remove(base: Any, blocks: Sequence[Block], scores: Sequence[torch.Tensor], r
 
 
 def _cut_to(base: Any, blocks: Sequence[Block], kept: Sequence[torch.Tensor]) -> None:
-    for (up, down), neurons in zip(blocks, kept, strict=True):
-        _importance.keep_outputs(base.get_submodule(up), neurons)
+    for (ups, down), neurons in zip(blocks, kept, strict=True):
+        for up in ups:
+            _importance.keep_outputs(base.get_submodule(up), neurons)
         _importance.keep_inputs(base.get_submodule(down), neurons)
     setattr(base.config, _width_name(base.config), len(kept[0]))
 
 
 def _width_name(config: Any) -> str:
     return next((name for name in _WIDTHS if hasattr(config, name)), _WIDTHS[0])
+
+
+def _width(config: Any) -> int | None:
+    found: int | None = getattr(config, _width_name(config), None)
+    return 4 * config.hidden_size if found is None and hasattr(config, "n_inner") else found
 
 
 def _layer(name: str) -> str:

@@ -11,43 +11,49 @@ model that is hardly tuned (its importances say little). Alone it brings little:
 `steps` the heads go in stages, each with its own importances and fit (`r (1 − (1 − t / steps)³)` after stage t).
 
 Source: Michel et al. 2019 (arXiv 1905.10650), section 4.1; the criterion is that of Molchanov et al. 2017 (arXiv 1611.06440),
-section 2.2. Query, key and value [D, D] lose rows, the output projection [D, D] the same columns. No config of transformers can
-say that, so config.json is marked and the folder is read by trimtune alone: `ship` writes bundles and graphs of engines, no
-`merged`. float32 in and out. LoRA is merged first; prefixes lose the keys and values of removed heads, prompts
-stay as they are. It refuses architectures whose attention isn't four plain linear layers (GPT-2, ModernBERT) or that would
-answer otherwise with fewer heads (DeBERTa), which is tried; and scope `model` for a prefix, since PEFT keeps one with the same
-number of heads for every layer.
+section 2.2. Query, key and value [D, D] lose rows, the output projection [D, D] the same columns. Where G heads share a key and
+value (grouped queries: Llama), h_i is the output of a group, [B, T, G d], and a group goes with its key and value, so the cache
+of keys and values shrinks with it (Ainslie et al. 2023, arXiv 2305.13245, section 2.2, for the groups).
+Llama-likes whose layers keep one count of heads stay plain transformers. No config of transformers can say the others: theirs is
+marked and the folder is read by trimtune alone, `ship` writes bundles and graphs of engines, no `merged` and no GGUF.
+float32 in and out. LoRA is merged first; prefixes lose the keys and values of removed heads, prompts stay as they are. It refuses
+architectures whose attention isn't four plain linear layers or GPT-2's two (ModernBERT), that have one key and value in all, or
+that would answer otherwise with fewer heads (DeBERTa), which is tried; and scope `model` for a prefix, since PEFT keeps one with
+the same number of heads for every layer.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from trimtune import parts
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import _shapes
 from trimtune.trim import _importance
 from trimtune.trim._gradual import gradually
-from trimtune.trim._model_folder import base_of, size, write
+from trimtune.trim._model_folder import base_of, plain_state, size, write
 from trimtune.tune.layers import kept_if_equal
 from trimtune.tune.recovery import Setting
 
 if TYPE_CHECKING:
     import torch
 
-    Block = tuple[tuple[str, str, str], str]
-    """names of a layer's query, key and value, and of its output projection"""
+    Block = tuple[tuple[str, ...], str]
+    """names of a layer's query, key and value, or of the one layer that makes all three, and of its output projection"""
 
-TASKS = ("text_classification",)
+TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = True
 NUMERICS: str | None = None
 AUTO: tuple[int, tuple[dict[str, Any], ...]] = (30, ({},))
-_INPUTS = (("query", "key", "value"), ("query_proj", "key_proj", "value_proj"), ("q_lin", "k_lin", "v_lin"), ("q", "k", "v"))
-_OUTPUTS = ("{0}.dense", "{0}.out_lin", "{0}.o", "{1}.output.dense")
-"""what transformers' encoders call them: {0} holds query, key and value, {1} holds {0}"""
+_INPUTS = (("query", "key", "value"), ("query_proj", "key_proj", "value_proj"), ("q_lin", "k_lin", "v_lin"), ("q", "k", "v"),
+           ("q_proj", "k_proj", "v_proj"), ("c_attn",))
+_OUTPUTS = ("{0}.dense", "{0}.out_lin", "{0}.o", "{0}.o_proj", "{0}.c_proj", "{1}.output.dense")
+"""what transformers calls them: {0} holds query, key and value, {1} holds {0}"""
 
 
 class Config(BaseModel):
@@ -66,8 +72,9 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     """Write the pruned and recovered model folder.
 
     Returns:
-        `heads_before` and `heads` of each layer, `head_size`, `parameters_before`, `parameters`, `importance_kept` (share of
-        the summed importance that stays), the `recovery` fit's facts, and those of each of the `stages`.
+        `heads_before` and `heads` of each layer, `head_size`, `share_a_key` (heads that have one key and value together and go
+        together), `parameters_before`, `parameters`, `importance_kept` (share of the summed importance that stays), the
+        `recovery` fit's facts, and those of each of the `stages`.
 
     Raises:
         TrimtuneError: the architecture's heads can't be cut, or those of its prefix can't in this scope.
@@ -81,53 +88,73 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
             raise TrimtuneError("prune_heads: scope `model` was asked for a model with a prefix.",
                                 "PEFT keeps a prefix with the same number of heads for every layer.", "Use scope `layer`.")
         base, parameters = base_of(module), size(module)
-        channels, blocks = head_size(base), attention_blocks(base)
-        scores = _importance.importances(module, [out for _, out in blocks], source, wanted.rows, setting, channels=channels)
+        group, blocks = shared_by(base), attention_blocks(base)
+        scores = _importance.importances(module, [out for _, out in blocks], source, wanted.rows, setting,
+                                         channels=group * head_size(base))
+        if all(len(score) == 1 for score in scores):
+            raise TrimtuneError(f"prune_heads: in {type(base).__name__} all {group} heads of a layer share one key and value.",
+                                "Heads go with the key and value that they share, and each layer keeps one group.",
+                                "Leave prune_heads out of `trim`; prune_ffn and low_rank make such a model smaller.")
         kept = chosen(scores, ratio, wanted.scope)
         remove(module, blocks, kept)
-        before, after = (list(map(len, some)) for some in (scores, kept))
-        return {"before": sum(before), "after": sum(after), "heads_before": before, "heads": after, "head_size": channels,
-                "parameters_before": parameters, "importance_kept": round(_importance.share_kept(scores, kept), 4)}
+        before, after = ([group * len(one) for one in some] for some in (scores, kept))
+        return {"before": sum(before), "after": sum(after), "heads_before": before, "heads": after, "share_a_key": group,
+                "head_size": head_size(base), "parameters_before": parameters,
+                "importance_kept": round(_importance.share_kept(scores, kept), 4)}
 
     def like(module: torch.nn.Module, told: dict[str, Any]) -> None:
-        remove(module, attention_blocks(base_of(module)), [torch.arange(count) for count in told["heads"]])
+        remove(module, attention_blocks(base_of(module)),
+               [torch.arange(count // told["share_a_key"]) for count in told["heads"]])
 
     module, facts = gradually(source, folder, setting, cut, like, ratio=wanted.ratio, steps=wanted.steps,
                               learning_rate=wanted.learning_rate, epochs=wanted.epochs, share=wanted.teacher)
-    write(module, source, folder)
+    write(module, source, folder, task=parts.load("task", setting.task))
     first, last = facts["stages"][0], facts["stages"][-1]
-    return {"heads_before": first["heads_before"], "heads": last["heads"], "head_size": last["head_size"],
-            "parameters_before": first["parameters_before"], "parameters": size(module), **facts}
+    return {"heads_before": first["heads_before"], "parameters_before": first["parameters_before"], "parameters": size(module),
+            **{name: last[name] for name in ("heads", "head_size", "share_a_key")}, **facts}
+
+
+def reshapes(config: dict[str, Any], architecture: dict[str, Any]) -> bool:
+    """Whether a model of this config.json then has shapes that it can't say: all but those that name their keys and values."""
+    return config["scope"] == "model" or "num_key_value_heads" not in architecture
 
 
 def head_size(base: Any) -> int:
     """Channels of a head, which stay as they are: the model's own code counts heads by them."""
-    return int(base.config.hidden_size // base.config.num_attention_heads)
+    return int(getattr(base.config, "head_dim", None) or base.config.hidden_size // base.config.num_attention_heads)
+
+
+def shared_by(base: Any) -> int:
+    """Heads that share a key and value, neighbors: 1, or more where queries are grouped."""
+    heads = base.config.num_attention_heads
+    return int(heads // (getattr(base.config, "num_key_value_heads", None) or heads))
 
 
 def attention_blocks(base: Any) -> list[Block]:
     """The linear layers of each attention, in the model's order.
 
     Raises:
-        TrimtuneError: none under the names that transformers' encoders use, or not all of one width.
+        TrimtuneError: none under the names that transformers uses, or none of fitting widths.
     """
     import torch
 
     modules: dict[str, Any] = dict(base.named_modules())
     blocks: list[Block] = []
     for holder in modules:
-        inputs = next(((f"{holder}.{q}", f"{holder}.{k}", f"{holder}.{v}") for q, k, v in _INPUTS if f"{holder}.{q}" in modules),
-                      None)
-        names = [pattern.format(holder, holder.rpartition(".")[0]) for pattern in _OUTPUTS]
-        out = next((name for name in names if name in modules), None)
+        names = [tuple(f"{holder}.{part}" for part in parts_) for parts_ in _INPUTS]
+        inputs = next((found for found in names if found[0] in modules), None)
+        outputs = [pattern.format(holder, holder.rpartition(".")[0]) for pattern in _OUTPUTS]
+        out = next((name for name in outputs if name in modules), None)
         if inputs and out and all(isinstance(modules.get(name), torch.nn.Linear) for name in (*inputs, out)):
-            width = modules[out].in_features
-            if all(modules[name].out_features == width for name in inputs) and width % head_size(base) == 0:
+            width, group = modules[out].in_features, shared_by(base)
+            wanted = [3 * width] if len(inputs) == 1 else [width, width // group, width // group]
+            if [modules[name].out_features for name in inputs] == wanted and width % (group * head_size(base)) == 0:
                 blocks.append((inputs, out))
     if not blocks:
-        raise TrimtuneError(f"prune_heads: {type(base).__name__} has no attention of four plain linear layers of one width.",
-                            "Allowed: BERT-like encoders (BERT, DistilBERT, RoBERTa, ELECTRA, ALBERT …).",
-                            "Leave prune_heads out of `trim`, or use a model such as `minilm`.")
+        raise TrimtuneError(f"prune_heads: {type(base).__name__} has no attention of four plain linear layers of fitting widths, "
+                            "nor GPT-2's of two.",
+                            "Allowed: BERT-like encoders (BERT, DistilBERT, RoBERTa, ELECTRA, ALBERT …), Llama-like and "
+                            "GPT-2-like decoders.", "Leave prune_heads out of `trim`, or use a model such as `minilm`.")
     return blocks
 
 
@@ -147,7 +174,8 @@ def chosen(scores: Sequence[torch.Tensor], ratio: float, scope: str) -> list[tor
 
 
 def remove(module: Any, blocks: Sequence[Block], kept: Sequence[torch.Tensor]) -> None:
-    """Cut every attention to these heads, in place, and mark the config.
+    """Cut every attention to these heads (where some share a key and value, to these groups), in place; the config says so, or is
+    marked.
 
     The reference is the model whose output projections are zero at the other heads: it answers a few tokens first.
 
@@ -157,23 +185,51 @@ def remove(module: Any, blocks: Sequence[Block], kept: Sequence[torch.Tensor]) -
     import torch
 
     base = base_of(module)
-    channels = [(heads[:, None] * head_size(base) + torch.arange(head_size(base))).flatten() for heads in kept]
-    for (_, out), stay in zip(blocks, channels, strict=True):
+    channels, group = head_size(base), shared_by(base)
+    units = [base.get_submodule(out).in_features // (group * channels) for _, out in blocks]
+    for (_, out), heads, count in zip(blocks, kept, units, strict=True):
         last = base.get_submodule(out)
-        gone = torch.ones(last.in_features, dtype=torch.bool).index_fill(0, stay, False)
-        last.weight.data[:, gone] = 0
+        stay = _places(heads, count, last.in_features)
+        last.weight.data[:, torch.ones(last.in_features, dtype=torch.bool).index_fill(0, stay, False)] = 0
 
     def cut() -> None:
-        for (inputs, out), stay in zip(blocks, channels, strict=True):
+        for (inputs, out), heads, count in zip(blocks, kept, units, strict=True):
             for name in inputs:
-                _importance.keep_outputs(base.get_submodule(name), stay)
-            _importance.keep_inputs(base.get_submodule(out), stay)
+                layer = base.get_submodule(name)
+                _importance.keep_outputs(layer, _places(heads, count, layer.out_features, 3 // len(inputs)))
+            last = base.get_submodule(out)
+            _importance.keep_inputs(last, _places(heads, count, last.in_features))
+        _shapes.count_channels(base)
         _cut_prefix(module, kept)
 
     if not kept_if_equal(module, cut, lambda: None):
         raise TrimtuneError(f"prune_heads: {type(base).__name__} answers otherwise, or not at all, with fewer heads.",
-                            "Allowed: architectures that find the number of heads from their size (BERT, DistilBERT, RoBERTa …).",
-                            "Leave prune_heads out of `trim`, or use a model such as `minilm`.")
+                            "Allowed: architectures that find the number of heads from their size (BERT, DistilBERT, RoBERTa, "
+                            "Llama …).", "Leave prune_heads out of `trim`, or use a model such as `minilm`.")
+    _say(module, list(map(len, kept)), group, channels)
+
+
+def _places(heads: torch.Tensor, count: int, width: int, parts_: int = 1) -> torch.Tensor:
+    """The channels, of `width`, of these of `count` heads; queries, keys and values in one layer are three `parts_`."""
+    import torch
+
+    each = width // (parts_ * count)
+    rows = torch.cat([heads + part * count for part in range(parts_)])
+    return (rows[:, None] * each + torch.arange(each)).flatten()
+
+
+def _say(module: Any, counts: Sequence[int], group: int, channels: int) -> None:
+    """Say in the config how many heads are left, if plain transformers builds such a model then; else mark it."""
+    base = base_of(module)
+    told = {"num_attention_heads": group * counts[0], "num_key_value_heads": counts[0], "head_dim": channels}
+    config = copy.deepcopy(base.config)
+    if len(set(counts)) == 1 and hasattr(config, "num_key_value_heads") and not _shapes.marked(config):
+        for name, value in told.items():
+            setattr(config, name, value)
+        if _shapes.built_alike(base, config, plain_state(module)):
+            for name, value in told.items():
+                setattr(base.config, name, value)
+            return
     _shapes.mark(base.config)
 
 

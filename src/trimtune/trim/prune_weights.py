@@ -18,7 +18,7 @@ section 3, for Wanda; Molchanov et al. 2019 (arXiv 1906.10771), section 3.1, for
 section 3, for the stages; Mishra et al. 2021 (arXiv 2104.08378), section 3, for 2:4.
 Only linear layers inside the blocks lose weights, not embeddings, norms, pooler and head. float32 in and out, a plain
 transformers folder. LoRA is merged first; prefixes and prompts stay beside the weights. It refuses models without plain
-linear layers in their blocks (GPT-2), and 2:4 where a layer's inputs are no multiple of 4.
+linear layers in their blocks, and 2:4 where a layer's inputs are no multiple of 4.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trimtune.tasks import text_classification
+from trimtune import parts
 from trimtune.trim import _stages, _zeros
 from trimtune.trim._gradual import share_after
-from trimtune.trim._model_folder import base_of, write
+from trimtune.trim._model_folder import base_of, load, write
 from trimtune.tune.recovery import Setting, recover
 
-TASKS = ("text_classification",)
+TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = True
 NUMERICS: str | None = None
 
@@ -76,10 +76,10 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     """
     wanted, started = Config.model_validate(config), time.monotonic()
     begun = _stages.newest(folder)
-    stages = [*begun.facts]
-    teacher = text_classification.load_model(source) if wanted.teacher and wanted.epochs else None
+    stages, task = [*begun.facts], parts.load("task", setting.task)
+    teacher = task.load_model(source) if wanted.teacher and wanted.epochs else None
     for stage in range(len(stages), wanted.steps):
-        module = text_classification.load_model(source, attention="eager")
+        module = load(source, task, attention="eager")
         if begun.state:
             module.load_state_dict(begun.state)
         layers = _zeros.layers(base_of(module), wanted.pattern)
@@ -96,5 +96,5 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
         if stage + 1 < wanted.steps:
             begun = _stages.finished(folder, begun, started, stages, module.state_dict())
     module.eval().requires_grad_(False)
-    write(module, source, folder)
+    write(module, source, folder, task=task)
     return {**_zeros.counted(layers), "stages": stages}

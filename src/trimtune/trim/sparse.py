@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from trimtune.trim import _handed_on
 
-TASKS = ("text_classification",)
+TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = False
 NUMERICS: str | None = "sparse"
 Config, run = _handed_on.Config, _handed_on.run

@@ -9,7 +9,9 @@ it stands for. t runs over a row's tokens without padding. Each term is a mean o
 Sources: Hinton et al. 2015 (arXiv 1503.02531), section 2, for the answers; Jiao et al. 2020, TinyBERT (arXiv 1909.10351),
 section 3.1, for the squared error of states. Here it is a share of the teacher's square, so that b means the same in models
 whose states are large and small. The teacher answers every row once, before the fit. Its states would fill the memory, so
-there it runs beside the student, step by step.
+there it runs beside the student, step by step; so do answers that would take more than a gigabyte.
+Of a language model the first two terms are means over the learned tokens (`tasks/_chunked_teacher.py`), and what is kept of the
+teacher's answers are the states before its output layer.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 NO_LABEL = -1
 _TOGETHER = 32
 """rows that the teacher answers in one pass"""
+_KEPT_BYTES = 2**30
+"""of a teacher's answers at most; GPT-2's states before 300,000 tokens in float32 are so much"""
 
 
 def with_texts(splits: Any, texts: Sequence[str]) -> Any:
@@ -38,24 +42,53 @@ def with_texts(splits: Any, texts: Sequence[str]) -> Any:
 
 
 def answers(teacher: Feed) -> torch.Tensor:
-    """The teacher's logits of all rows, float32 [N, C] on the CPU."""
+    """The teacher's answers to all rows, on the CPU: logits [N, C], or of a language model its states [Σ counts, D] before each
+    learned token, those of a row together."""
     import torch
 
     found: dict[int, torch.Tensor] = {}
     with torch.inference_mode():
         for batch in batches.by_length(teacher.lengths, _TOGETHER):
-            found |= dict(zip(batch, teacher.answered(batch)[0].float().cpu(), strict=True))
-    return torch.stack([found[row] for row in range(len(found))]).clone()
+            whole = teacher.answered(batch)[0].cpu()
+            found |= dict(zip(batch, whole.split([teacher.counts[row] for row in batch]), strict=True))
+    return torch.cat([found[row] for row in range(len(found))]).clone()
 
 
-def taught(feed: Feed, wanted_NC: torch.Tensor) -> Feed:
-    """The feed with what the teacher answered, as one more of what the loss takes."""
+def taught(feed: Feed, wanted_NC: torch.Tensor, *rest: Any) -> Feed:
+    """The feed with what the teacher answered, as one more of what the loss takes; and then the `rest`, the same for all rows."""
+    import torch
+
+    wanted = wanted_NC.split(feed.counts)
 
     def answered(batch: Sequence[int]) -> Answered:
-        logits_BC, *truth = feed.answered(batch)
-        return (logits_BC, *truth, wanted_NC[list(batch)].to(logits_BC.device))
+        found = feed.answered(batch)
+        return (*found, torch.cat([wanted[row] for row in batch]).to(found[0].device), *rest)
 
     return replace(feed, answered=answered)
+
+
+def told(feed: Feed, teacher: Feed) -> Feed:
+    """The feed with the teacher's answers: asked once per row and kept, or in each step where they would take too much memory."""
+    import torch
+
+    first, *rest = _one_answer(teacher)
+    if first.nbytes / max(1, len(first)) * sum(teacher.counts) <= _KEPT_BYTES:
+        return taught(feed, answers(teacher), *rest)
+
+    def answered(batch: Sequence[int]) -> Answered:
+        with torch.no_grad():
+            wanted = teacher.answered(batch)[:-1]
+        return (*feed.answered(batch), *wanted)
+
+    return replace(feed, answered=answered)
+
+
+def _one_answer(teacher: Feed) -> Answered:
+    """What the teacher answers to one row, without the truth."""
+    import torch
+
+    with torch.no_grad():
+        return teacher.answered([max(range(len(teacher.counts)), key=teacher.counts.__getitem__)])[:-1]
 
 
 def beside(feed: Feed, student: torch.nn.Module, asked: Feed, teacher: torch.nn.Module, stands_for: Sequence[int]) -> Feed:
@@ -98,25 +131,28 @@ def distance(states_BTD: torch.Tensor, goals_BTD: torch.Tensor, lengths: Sequenc
     return ((apart_BT * real_BT).sum(1) / (size_BT * real_BT).sum(1).clamp_min(1e-12)).mean()
 
 
-def loss_of(hard: Callable[..., torch.Tensor], share: float, temperature: float,
-            states: float = 0.0) -> Callable[..., torch.Tensor]:
-    """The loss of a taught fit: `share` (a) of it is the teacher's, the rest the task's own `hard` loss; `states` is b.
+def loss_of(hard: Callable[..., torch.Tensor], share: float, temperature: float) -> Callable[..., torch.Tensor]:
+    """The loss of a taught fit: `share` (a) of it is the teacher's, the rest the task's own `hard` loss. A task that has a loss
+    with a teacher of its own says so with `taught`.
 
-    It takes logits [B, C], labels [B] (NO_LABEL where a row has none), the teacher's logits [B, C] and, if `states`, the distance
-    of states; a mean over rows.
+    It takes logits [B, C], labels [B] (NO_LABEL where a row has none) and the teacher's logits [B, C]; a mean over rows.
     """
     import torch
 
-    def loss(logits_BC: torch.Tensor, labels_B: torch.Tensor, wanted_BC: torch.Tensor,
-             apart: torch.Tensor | float = 0.0) -> torch.Tensor:
+    def loss(logits_BC: torch.Tensor, labels_B: torch.Tensor, wanted_BC: torch.Tensor) -> torch.Tensor:
         log_BC = (logits_BC.float() / temperature).log_softmax(-1)
-        soft = torch.nn.functional.kl_div(log_BC, (wanted_BC / temperature).softmax(-1), reduction="batchmean")
-        total = share * temperature**2 * soft + states * apart
+        soft = torch.nn.functional.kl_div(log_BC, (wanted_BC.float() / temperature).softmax(-1), reduction="batchmean")
+        total = share * temperature**2 * soft
         known = labels_B != NO_LABEL
         count = int(known.sum())
         return total + (1 - share) * hard(logits_BC[known], labels_B[known]) * (count / len(known)) if count else total
 
     return loss
+
+
+def with_states(loss: Callable[..., torch.Tensor], weight: float) -> Callable[..., torch.Tensor]:
+    """A loss that takes the distance of states behind all else, and adds `weight` (b) times of it."""
+    return lambda *given: loss(*given[:-1]) + weight * given[-1]
 
 
 def _layers(model: Any) -> torch.nn.ModuleList:

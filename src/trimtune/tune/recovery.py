@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune import parts
+from trimtune.tasks._inputs import reading_in
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,8 @@ def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_ra
             keep: Checkpoints | None = None) -> dict[str, Any]:
     """Train all parameters of a trimmed module in place, at its best epoch by validation; returns the fit's facts.
 
+    A language model hands out the states before its output layer from then on, as trims have it.
+
     Args:
         source: the folder whose tokenizer reads the rows.
         learning_rate: the highest one; it falls to zero over the `epochs`.
@@ -65,19 +68,24 @@ def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_ra
     fitting.quiet(module).requires_grad_(True)
     gelu.fuse(module)
     first_token.narrow(module)
-    splits, chosen = part.rows.load(setting.rows), precision.choose(setting.precision)
+    for model in (module, teacher):
+        if model is not None and hasattr(part, "split_off"):
+            part.split_off(model)
+    splits, chosen, reading = part.rows.load(setting.rows), precision.choose(setting.precision), reading_in(source)
     loss = part.loss_of(setting.class_weights, splits)
     if extra:
         splits = distilling.with_texts(splits, extra)
-    feed, validation = feeds.token_feeds(module, part, source, splits, setting.max_length)
+    feed, validation = feeds.token_feeds(module, part, source, splits, setting.max_length, reading)
     if teacher is not None and (share or states):
         if states:
             first_token.narrow(teacher)
         device.put(teacher, precision.dtype(chosen))
-        asked, _ = feeds.token_feeds(teacher, part, source, splits, setting.max_length)
-        feed = distilling.taught(feed, distilling.answers(asked))
-        feed = distilling.beside(feed, module, asked, teacher, stands_for) if states else feed
-        loss = distilling.loss_of(loss, share, temperature, states)
+        asked, _ = feeds.token_feeds(teacher, part, source, splits, setting.max_length, reading)
+        feed = distilling.told(feed, asked)
+        loss = part.taught(share, temperature) if hasattr(part, "taught") else distilling.loss_of(loss, share, temperature)
+        if states:
+            feed = distilling.beside(feed, module, asked, teacher, stands_for)
+            loss = distilling.with_states(loss, states)
     learning = Learning(module, feed.tokens | validation.tokens, precision.dtype(chosen))
     masters = learning.masters(learning_rate, epochs * -(-len(feed.lengths) // setting.batch_size))
     at_once = fitting.rows_at_once(module, setting.batch_size, feed, validation, chosen)
