@@ -22,7 +22,7 @@ def loss_of(share: float, temperature: float) -> Callable[..., torch.Tensor]:
     """L with this a and τ, of what a language model `answered` (states, output layer, next tokens) and what its teacher did
     (states, output layer). Where an output layer is None, logits [N, V] stand for the states.
     """
-    return lambda *answered: chunked(*answered, share, temperature)
+    return lambda *answered: chunked(*answered, share=share, temperature=temperature)
 
 
 def plain(states_ND: torch.Tensor, weight_VD: torch.Tensor | None, labels_N: torch.Tensor, wanted_NE: torch.Tensor,

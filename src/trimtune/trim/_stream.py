@@ -59,7 +59,7 @@ def stream_of(base: Any) -> Stream:
     except TrimtuneError:
         raise _refused(base, "has no blocks of plain linear layers, four of attention and two behind it") from None
     width, modules = base.config.hidden_size, dict(base.named_modules())
-    readers = [name for inputs, _ in attention for name in inputs] + [up for up, _ in blocks]
+    readers = [name for inputs, _ in attention for name in inputs] + [up for ups, _ in blocks for up in ups]
     writers = [out for _, out in attention] + [down for _, down in blocks]
     outside = {name: (layer.in_features, layer.out_features) for name, layer in modules.items()
                if isinstance(layer, torch.nn.Linear) and name not in {*readers, *writers}}
@@ -106,7 +106,7 @@ def importances(module: torch.nn.Module, stream: Stream, criterion: str, source:
                 logits_BC = module(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT)).logits
             states = [state if state.dim() == 3 else state[:, None] for state in seen.values()]
             if criterion == "taylor":
-                loss = text_classification.loss(logits_BC, labels_B) * len(labels_B)
+                loss = text_classification.loss(logits_BC, torch.tensor(labels_B)) * len(labels_B)
                 grads = torch.autograd.grad(loss, list(seen.values()))
                 worth = [(state * grad.view_as(state)).sum(1).abs().sum(0).detach()
                          for state, grad in zip(states, grads, strict=True)]
