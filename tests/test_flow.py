@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests.conftest import ROOT
+from tests.tasks.small_minilm import first_layers
 from trimtune import flow, parts
 from trimtune.results import Result
 from trimtune.ship.source import read_result
@@ -190,3 +191,24 @@ def test_an_engine_that_is_not_here_makes_its_candidates_unavailable(result, run
     assert gone.status == "unavailable"
     assert gone.cause == "absent is not available here: pip install absent"
     assert found.row("head@torch_eager").status == "measured"
+
+
+@pytest.mark.slow
+def test_the_next_smaller_model_is_tuned_measured_and_told_but_not_picked(result, run, runs, tmp_path):
+    small = first_layers(tmp_path / "mini", 2)
+    found = run(name="beside", trim=["none"], engine=["torch_eager"], smaller=str(small), require={})
+    (rival,) = found.rivals
+    assert (rival.name, rival.status) == ("mini:head@torch_eager", "measured")
+    assert rival.value("size_mb") < 0.75 * found.row("head@torch_eager").value("size_mb")
+    assert [row.name for row in found.rows] == ["head@torch_eager"]
+    assert found.choice.picked == "head@torch_eager"
+    (verdict,) = found.choice.smaller
+    assert (verdict.candidate, verdict.against) == ("mini:head@torch_eager", "head@torch_eager")
+    assert flow.rechoose(read_result(runs / "beside")).choice == found.choice, "from what is stored, at once"
+    text = (runs / "beside" / "report.md").read_text()
+    assert "## The next smaller model" in text and str(verdict) in text.replace("\\", "")
+    assert "mini:head@" in (runs / "beside" / "report.html").read_text()
+    assert "mini:head@torch_eager" in (runs / "beside" / "readings.jsonl").read_text()
+    tunes = {step.key for step in found.steps if step.step == "tune" and not step.reused}
+    named = run(name="named", model=str(small), trim=["none"], engine=["torch_eager"], require={})
+    assert tunes and all(step.reused for step in named.steps if step.step == "tune"), "to ship it nothing is tuned again"

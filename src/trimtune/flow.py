@@ -24,14 +24,16 @@ from trimtune.measure._study import settings_of
 from trimtune.process import Watch, warm_up
 from trimtune.records import Artifact, Candidate, Limit, Prefer, Study
 from trimtune.report.files import write
-from trimtune.results import Plan, Result, Row, Search
+from trimtune.results import Plan, Result, Row
 from trimtune.store import Store, show
 from trimtune.study.expand import expand
 from trimtune.study.stored import prepared
 from trimtune.tasks._base import base_of, reading_of
+from trimtune.tasks._smaller import rival_of
 from trimtune.trim._chain import trimmed
-from trimtune.tune import forecast, search
+from trimtune.tune import forecast
 from trimtune.tune.cost import cost
+from trimtune.tune.every_method import Tuned, tuned_of
 
 Built = tuple[list[Artifact], Artifact]
 """a candidate's tuned artifact and what each trim made of it, and the runnable folder that its engine made of the last"""
@@ -49,37 +51,40 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         rows, facts = prepared(study, store)
         base = base_of(study, facts.labels, store)
         candidates, settings = expand(study), settings_of(study)
+        rival = rival_of(study, base, facts.labels, store)
 
         store.stage("tune")
         baselines = race(study, base, rows, store, settings)
-        methods = {candidate.method.label: candidate.method for candidate in candidates}
-        tuned = {label: search.tune(method, study, base, rows, store) for label, method in methods.items()}
+        tuned = tuned_of(candidates, study, base, rows, store)
+        theirs = tuned_of(rival.candidates, rival.study, rival.base, rows, store)
         store.stage("trim and export")
         searched, ledgers = chains.search(study, tuned, rows, store)
         candidates += searched
         built = {candidate.name: _build(candidate, study, tuned, rows, store) for candidate in candidates}
+        built |= {candidate.name: _build(candidate, rival.study, theirs, rows, store) for candidate in rival.candidates}
         store.stage("measure")
-        engines = {candidate.name: candidate.engine for candidate in candidates}
+        engines = {candidate.name: candidate.engine for candidate in (*candidates, *rival.candidates)}
         runnable = {name: made[1] for name, made in built.items() if not isinstance(made, StepFailed)}
         reading = reading_of(study, rows)
         measured = measure_all(runnable, engines, rows, study.fit.max_length, store, task=study.task, reading=reading,
-                               configs=settings, base=base)
+                               configs=settings, base=base,
+                               others={candidate.name: rival.base for candidate in rival.candidates})
         searches = tuple(score_seeds(ledger, rows, study.fit.max_length, study.task, store, reading)
                          for ledger, _ in tuned.values())
 
         store.stage("choose and report")
-        lines = [_row(candidate, built[candidate.name], measured, store) for candidate in candidates]
+        lines, smaller = ([_row(candidate, built[candidate.name], measured, store) for candidate in some]
+                          for some in (candidates, rival.candidates))
         metric, truth = parts.load("task", study.task).METRIC, tuple(rows.facts.get("test_labels", ()))
         result = Result(study=study, data=facts, machine=machine.describe(), rows=tuple(lines), searches=searches,
                         choice=choose(lines, measured.by_row, truth, study.require, study.prefer, baselines, metric,
-                                      measured.by_answer, measured.by_round, machine.describe(), facts.labels),
-                        baselines=baselines, chains=ledgers, steps=tuple(store.steps),
+                                      measured.by_answer, measured.by_round, machine.describe(), facts.labels, smaller),
+                        baselines=baselines, rivals=tuple(smaller), chains=ledgers, steps=tuple(store.steps),
                         predictions={name: tuple(found) for name, found in measured.by_row.items()}, truth=truth,
                         by_answer={name: tuple(map(tuple, found)) for name, found in measured.by_answer.items() if found},
-                        by_round=measured.by_round,
                         examples={name: tuple(found) for name, found in measured.examples.items() if found},
                         version=version("trimtune"), created=datetime.now(UTC).isoformat(timespec="seconds"),
-                        seconds=time.perf_counter() - started)
+                        by_round=measured.by_round, seconds=time.perf_counter() - started)
         folder = runs / study.name
         write(result, folder)
         for label, (_, artifact) in tuned.items():
@@ -94,6 +99,7 @@ def plan(study: Study, runs: Path, watch: Watch | None = None) -> Plan:
     warm_up()
     rows, facts = prepared(study, store)
     base, candidates = base_of(study, facts.labels, store), expand(study)
+    rival_of(study, base, facts.labels, store)
     reasons = {candidate.name: why_not(candidate, study.task, base.folder) for candidate in candidates}
     return Plan(study=study, data=facts, candidates=tuple(candidates), base=base.facts,
                 unavailable={name: reason for name, reason in reasons.items() if reason},
@@ -105,12 +111,12 @@ def rechoose(result: Result, require: Sequence[Limit] | None = None, prefer: Pre
     study = result.study.model_copy(update={"require": result.study.require if require is None else tuple(require),
                                             "prefer": prefer or result.study.prefer})
     choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer, result.baselines,
-                    parts.load("task", study.task).METRIC, result.by_answer, result.by_round, result.machine, result.data.labels)
+                    parts.load("task", study.task).METRIC, result.by_answer, result.by_round, result.machine, result.data.labels,
+                    result.rivals)
     return result.model_copy(update={"study": study, "choice": choice})
 
 
-def _build(candidate: Candidate, study: Study, tuned: dict[str, tuple[Search, Artifact | None]], rows: Artifact,
-           store: Store) -> Built | StepFailed:
+def _build(candidate: Candidate, study: Study, tuned: Tuned, rows: Artifact, store: Store) -> Built | StepFailed:
     """Tuned → trimmed → exported; or the failure that ended it, which becomes the candidate's row."""
     ledger, artifact = tuned[candidate.method.label]
     try:

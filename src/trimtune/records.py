@@ -128,6 +128,8 @@ class Study(Record):
 
     name: str
     model: str
+    smaller: str | None = None
+    """the next smaller model off the shelf, tuned alike and measured beside the candidates"""
     task: str
     data: DataSpec
     tune: tuple[Use, ...]
@@ -150,6 +152,8 @@ class Candidate(Record):
     method: Use
     trims: tuple[Use, ...]
     engine: Use
+    model: str = ""
+    """where it isn't the study's own"""
 
     @property
     def trims_label(self) -> str:
@@ -157,8 +161,9 @@ class Candidate(Record):
 
     @property
     def name(self) -> str:
-        """`lora+int8@onnx_runtime`"""
-        return "+".join([self.method.label, *(trim.label for trim in self.trims)]) + "@" + self.engine.label
+        """`lora+int8@onnx_runtime`; `bert-mini:lora@onnx_runtime` of another model than the study's"""
+        whose = f"{Path(self.model).name}:" if self.model else ""
+        return whose + "+".join([self.method.label, *(trim.label for trim in self.trims)]) + "@" + self.engine.label
 
 
 class Artifact(Record):

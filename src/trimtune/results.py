@@ -177,6 +177,8 @@ class Choice(Record):
     """candidates whose quality cannot be told apart from the best one's"""
     unbeaten_baselines: tuple[str, ...] = ()
     """baselines that the picked candidate (or, with none picked, the most accurate one) does not beat"""
+    smaller: tuple[Verdict, ...] = ()
+    """of each of the smaller model's candidates against the pick (or, with none picked, the most accurate one)"""
     verdicts: tuple[Verdict, ...] = ()
     """of each candidate with trims: first against its parent, then against what lies further back in its chain"""
 
@@ -230,6 +232,8 @@ class Result(Record):
     examples: dict[str, tuple[dict[str, Any], ...]] = Field(default_factory=dict)
     """candidate name → a language model's first answers: prompt, reference, answer, ended"""
     baselines: tuple[Baseline, ...] = ()
+    rivals: tuple[Row, ...] = ()
+    """of the next smaller model, if the study names one; what is known of them by name stands among the candidates'"""
     chains: tuple[ChainSearch, ...] = ()
     truth: tuple[int, ...] = ()
     version: str = ""

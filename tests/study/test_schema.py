@@ -10,6 +10,7 @@ from trimtune.study.schema import schema
 
 FINE: list[dict[str, Any]] = [
     {"name": "mail", "data": "helpdesk"},
+    {"name": "mail", "data": "helpdesk", "smaller": "sentence-transformers/paraphrase-MiniLM-L3-v2"},
     {"name": "mail", "data": {"train": "a.csv", "label": "y"}, "tune": ["lora", {"lora": {"r": 4}}, {"full": None}],
      "trim": ["none", ["prune_ffn", "int8"], {"prune_ffn": {"ratio": 0.5}}], "engine": ["torch-eager"],
      "require": {"size_mb": "<= 3", "accuracy": [">= parent - 0.01 surely", ">=.8"], "perplexity": "≤ parent + 2%"}}]
@@ -17,7 +18,7 @@ BAD: list[dict[str, Any]] = [
     {"name": "mail"}, {"data": "helpdesk"}, {"tunes": []}, {"tune": []}, {"tune": ["lorra"]}, {"tune": [{"lora": {"rank": 3}}]},
     {"tune": [{"lora": {"r": 0}}]}, {"trim": [["none"]]}, {"engine": ["tpu"]}, {"require": {"size": "<= 3"}},
     {"require": {"size_mb": "3"}}, {"require": {"accuracy": ">= parent - x"}},
-    {"prefer": "speed"}, {"seed": -1}, {"fit": {"epochs": 0}}]
+    {"prefer": "speed"}, {"smaller": ["minilm"]}, {"seed": -1}, {"fit": {"epochs": 0}}]
 
 
 def test_it_is_a_schema_and_lists_every_part() -> None:

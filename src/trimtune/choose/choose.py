@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimtune.choose import baselines as trivial
-from trimtune.choose import explain, reasons
+from trimtune.choose import explain, reasons, smaller
 from trimtune.choose.bleu import texts
 from trimtune.choose.bounds import Bound, bounds_of
 from trimtune.choose.compare import Compared
@@ -25,7 +25,7 @@ Bounds = Mapping[str, Sequence[Bound]]
 def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth: Sequence[int], require: Sequence[Limit],
            prefer: Prefer, baselines: Sequence[Baseline] = (), metric: str = "accuracy",
            by_answer: Mapping[str, Sequence[Sequence[int]]] | None = None, by_round: Mapping[str, Turns] | None = None,
-           machine: Mapping[str, Any] | None = None, labels: Sequence[str] = ()) -> Choice:
+           machine: Mapping[str, Any] | None = None, labels: Sequence[str] = (), rivals: Sequence[Row] = ()) -> Choice:
     """The candidate to ship, the next one, the limit that decides, and why each of the others fell.
 
     Never outside the limits; with `prefer="quality"` never one that another candidate inside the limits beats significantly
@@ -41,6 +41,7 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
         by_round: candidate → its times in each round; without them speeds are compared by their own intervals.
         machine: what was measured on; its `flags` may be why a trim gains nothing.
         labels: names of a classifier's classes, for what is said of them.
+        rivals: what was made of the next smaller model. Never picked; the first sentence says if one of them would do.
 
     Raises:
         TrimtuneError: a limit names no reading, or predictions and test rows don't match.
@@ -51,7 +52,7 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
         return Choice(picked=None, runner_up=None, binding_limit=None, sentence=explain.nothing_measured(rows),
                       rejected=tuple(Rejection(candidate=row.name, reason=reasons.failure(row)) for row in rows))
     scored: dict[str, Any] = {each.name: each.predictions for each in baselines if each.predictions and not each.cause}
-    names = [row.name for row in measured]
+    names = [row.name for row in (*measured, *rivals) if row.status == "measured"]
     compared = comparison({**predictions, **scored}, truth, [*names, *scored], metric)
     speeds, best = Speeds(by_round or {}), best_scored(measured, compared)
     verdicts = judge(rows, compared, speeds, [rule for rule in baselines if rule.name in scored], machine or {}, labels)
@@ -61,19 +62,21 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
     picked = pick(inside, compared, prefer, speeds)
     answers_ = {**(by_answer or {}), **{baseline.name: baseline.by_answer for baseline in baselines}}
     standing = trivial.unbeaten(picked or best, baselines, (compared, texts(answers_, (picked or best).name)))
-    first, unbeaten = trivial.verdict(picked or best, standing), tuple(baseline.name for baseline, _ in standing)
+    unbeaten = tuple(baseline.name for baseline, _ in standing)
+    beside = smaller.verdicts(rivals, picked or best, compared, speeds)
+    first = f"{trivial.verdict(picked or best, standing)} {smaller.sentence(rivals, picked or best, compared, speeds)}".strip()
     if picked is None:
         close = nearest(measured, bounds)
         return Choice(picked=None, runner_up=None, tied=tied, unbeaten_baselines=unbeaten,
                       sentence=f"{first} {explain.nothing_fits(measured, close, bounds)}".strip(),
                       binding_limit=" and ".join(str(bound.limit) for bound in broken(bounds[close.name])) if close else None,
-                      rejected=_rejected(rows, None, inside, compared, bounds, prefer, speeds), verdicts=verdicts)
+                      rejected=_rejected(rows, None, inside, compared, bounds, prefer, speeds), verdicts=verdicts, smaller=beside)
     second = pick([row for row in inside if row is not picked], compared, prefer, speeds)
     binding, instead = _binding(measured, picked, compared, bounds, prefer, speeds)
     sentence = explain.taken(picked, second, best, inside, measured, compared, prefer, binding, instead, speeds)
     return Choice(picked=picked.name, runner_up=second.name if second else None, binding_limit=binding, tied=tied,
                   unbeaten_baselines=unbeaten, sentence=f"{first} {sentence}".strip(),
-                  rejected=_rejected(rows, picked, inside, compared, bounds, prefer, speeds), verdicts=verdicts)
+                  rejected=_rejected(rows, picked, inside, compared, bounds, prefer, speeds), verdicts=verdicts, smaller=beside)
 
 
 def _binding(measured: Sequence[Row], picked: Row, compared: Compared, bounds: Bounds, prefer: Prefer,

@@ -89,7 +89,7 @@ def _judged(row: Row, parent: Row, quality: str, compared: Compared, speeds: Spe
             flags: Sequence[str] | None) -> tuple[Kind, str]:
     if row.packed == "simulated":
         return "no gain here", f"only simulated, so no byte is saved and no kernel runs it; {quality}"
-    size, speed = _size(row, parent, speeds), _speed(row, parent, speeds)
+    size, speed = size_against(row, parent, speeds), speed_against(row, parent, speeds)
     gains, level, costs = ([words for much, words in (size, speed) if much == which] for which in (1, 0, -1))
     cause = "" if speed[0] > 0 else _cause(row, parent, flags)
     because = f"; {cause}" if cause else ""
@@ -99,7 +99,7 @@ def _judged(row: Row, parent: Row, quality: str, compared: Compared, speeds: Spe
     return "trade" if compared.better(parent.name, row.name) else "gain", words + because
 
 
-def _size(row: Row, parent: Row, speeds: Speeds) -> tuple[int, str]:
+def size_against(row: Row, parent: Row, speeds: Speeds) -> tuple[int, str]:
     """1 for smaller, -1 for larger, 0 for neither, in words."""
     own, other = row.value(SIZE), parent.value(SIZE)
     if own is None or other is None:
@@ -109,7 +109,7 @@ def _size(row: Row, parent: Row, speeds: Speeds) -> tuple[int, str]:
     return (-1, ratio(row, parent, SIZE, MORE, speeds)) if own > other * (1 + NOISE[SIZE]) else (0, "as large")
 
 
-def _speed(row: Row, parent: Row, speeds: Speeds) -> tuple[int, str]:
+def speed_against(row: Row, parent: Row, speeds: Speeds) -> tuple[int, str]:
     """1 for faster, -1 for slower, 0 for neither, in words."""
     if row.value(LATENCY) is None or parent.value(LATENCY) is None:
         return 0, "of unknown speed"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trimtune.report import tables, words
+from trimtune.report import rivals, tables, words
 from trimtune.results import Plan, Result
 
 _WIDE, _WIDER = 100, 120
@@ -62,6 +62,8 @@ def show_result(result: Result, console: Console, folder: str) -> None:
              for baseline, cells, standing in tables.baselines(result)]
     if rules:
         console.print(Text(f"not tuned: {', '.join(rules)}", style="dim"))
+    for rival, figures, standing in rivals.lines(result):
+        console.print(Text(f"smaller model: {' '.join(filter(None, (rival.name, _first(figures))))}: {standing}", style="dim"))
     for note in [note for search in result.searches for note in search.notes]:
         console.print(Text(f"search: {note}", style="dim"))
     for row in result.rows:
@@ -138,6 +140,8 @@ def show_plan(plan: Plan, console: Console) -> None:
     skipped = len(study.tune) * len(study.trim) * len(study.engine) - len(plan.candidates)
     console.print(Text(f"{len(plan.candidates)} candidates: {len(study.tune)} methods × {len(study.trim)} trims × "
                        f"{len(study.engine)} engines" + (f", less {skipped} that are skipped" if skipped else "")))
+    if study.smaller:
+        console.print(Text(f"and {study.smaller}, untrimmed, tuned by the same methods in the same budget"))
     if study.auto:
         console.print(Text(f"and up to {study.auto.keep} of {study.auto.tries} chains tried for each method on each engine"))
     methods, engines = ([use.label for use in uses] for uses in (study.tune, study.engine))

@@ -49,7 +49,8 @@ class Measured(NamedTuple):
 
 def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], rows: Artifact, max_length: int, store: Store, *,
                 task: str = "text_classification", reading: dict[str, Any] | None = None,
-                configs: Mapping[str, dict[str, Any]] | None = None, base: Artifact | None = None) -> Measured:
+                configs: Mapping[str, dict[str, Any]] | None = None, base: Artifact | None = None,
+                others: Mapping[str, Artifact] | None = None) -> Measured:
     """Measure every candidate, or read what is known of it from the store.
 
     Args:
@@ -61,6 +62,7 @@ def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], ro
         reading: what else decides how the task's rows become tokens (`reading` of the task).
         configs: measure → what differs from its defaults.
         base: the untuned model, for measures that compare with it.
+        others: candidate → the untuned model that it was made from, where that is another one.
     """
     given = configs or {}
     modules = {name: module for name in parts.names("measure") if task in tasks_of(module := parts.load("measure", name))}
@@ -82,8 +84,9 @@ def measure_all(runnable: Mapping[str, Artifact], engines: Mapping[str, Use], ro
                 store.drop(artifact)
     measured, failures = _commit(job, store, taken)
     samples = {name: _samples(artifact) for name, artifact in measured.items()}
-    beside = references(full, base, task, max_length, store) if base and measured else {}
-    readings = {name: _readings(job, samples[name], str(measured[name].facts["note"]), beside) for name in measured}
+    bases = {name: (others or {}).get(name, base) for name in measured}
+    beside = {name: references(full, untuned, task, max_length, store) if untuned else {} for name, untuned in bases.items()}
+    readings = {name: _readings(job, samples[name], str(measured[name].facts["note"]), beside[name]) for name in measured}
     by_row, examples, by_answer = ({name: list(told(job, taken, what) or ()) for name, taken in samples.items()}
                                    for what in ("by_row", "examples", "by_answer"))
     return Measured(readings, by_row, failures, examples, by_answer,

@@ -72,7 +72,8 @@ def split_rows(result: Result) -> list[tuple[str, str]]:
 def asked(result: Result) -> list[tuple[str, str]]:
     """The study in a few lines, as (name, text)."""
     study, budget, fit = result.study, result.study.budget, result.study.fit
-    return [("Model", study.model), ("Task", study.task), ("Methods", words.listed(use.label for use in study.tune)),
+    smaller = [("Smaller model, raced beside", study.smaller)] if study.smaller else []
+    return [("Model", study.model), *smaller, ("Task", study.task), ("Methods", words.listed(use.label for use in study.tune)),
             ("Trims", words.listed("+".join(use.label for use in chain) or "none" for chain in study.trim)),
             ("Engines", words.listed(use.label for use in study.engine)),
             ("Limits", words.listed(words.limit(result, limit) for limit in study.require) or "none"),

@@ -70,7 +70,7 @@ def _field(result: Result, row: Row, column: str) -> Any:
 def readings_jsonl(result: Result) -> str:
     """One JSON object per reading: the candidate, whether its figures are real, and the reading's own fields."""
     lines = [{"candidate": row.name, "packed": row.packed, **reading.model_dump(), "version": result.version}
-             for row in result.rows for reading in row.readings.values()]
+             for row in (*result.rows, *result.rivals) for reading in row.readings.values()]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 

@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from trimtune.report import facts, tables, tuning, words
+from trimtune.report import facts, rivals, tables, tuning, words
 from trimtune.results import Result
 
 
 def text(result: Result, folder: Path) -> str:
     """The report as GitHub-flavored Markdown. Everything that a user named is escaped."""
-    parts = [_head(result, folder), _candidates(result), _verdicts(result), _tried(result), _baselines(result),
+    parts = [_head(result, folder), _candidates(result), _verdicts(result), _tried(result), _baselines(result), _rivals(result),
              _rejected(result), _answers(result), _tuning(result), _failures(result), _around(result)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -85,6 +85,14 @@ def _baselines(result: Result) -> str:
     head = ["baseline", *(words.title(name) for name in tables.of_baselines(result)), "remarks"]
     told = f"Not tuned; the same test rows. {tables.baselines_words(result)}"
     return f"## Baselines\n\n{told}\n\n{_table(head, lines)}" if lines else ""
+
+
+def _rivals(result: Result) -> str:
+    names = tables.shown(result)
+    lines = [[plain(row.name), *(map(_cell, cells) if cells else ["–"] * len(names)), plain(standing)]
+             for row, cells, standing in rivals.lines(result)]
+    head = ["candidate", *map(words.title, names), "remarks"]
+    return f"## The next smaller model\n\n{plain(rivals.told(result))}\n\n{_table(head, lines)}" if lines else ""
 
 
 def _rejected(result: Result) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtune.report import drawing, facts, pareto, search_picture, tables, tuning, words
+from trimtune.report import drawing, facts, pareto, rivals, search_picture, tables, tuning, words
 from trimtune.results import Result
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -81,6 +81,7 @@ def _content(result: Result) -> dict[str, Any]:
         "machine": facts.machine(result), "asked": facts.asked(result), "splits": facts.split_rows(result),
         "answers": facts.answers(result),
         "tried": tables.tried(result), "baselines": tables.baselines(result), "baseline_words": tables.baselines_words(result),
+        "rivals": rivals.lines(result), "rivals_words": rivals.told(result),
         "baseline_heads": [words.title(name) for name in tables.of_baselines(result)]}
 
 

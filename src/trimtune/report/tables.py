@@ -227,7 +227,7 @@ def further(result: Result) -> list[str]:
 def failures(result: Result) -> list[tuple[str, list[str]]]:
     """(cause, what it stopped): candidates without readings, methods and steps that failed, those of one cause together."""
     found: dict[str, list[str]] = {}
-    for row in result.rows:
+    for row in (*result.rows, *result.rivals):
         if row.status != "measured":
             found.setdefault(row.cause or f"{row.status}, without a stated cause", []).append(row.name)
     for baseline in result.baselines:

@@ -47,7 +47,7 @@ def describe(source: Source, hops: list[Any], has_adapter: bool) -> dict[str, An
     result, row = source.result, source.row
     study = result.study.model_dump(mode="json")
     study["data"] = {key: _file_name(value) for key, value in study["data"].items()}
-    study["model"] = _file_name(study["model"])
+    study |= {key: _file_name(study[key]) for key in ("model", "smaller")}
     facts = result.data.model_dump(mode="json")
     facts["sources"] = {key: _file_name(value) for key, value in facts["sources"].items()}
     return {

@@ -109,6 +109,7 @@ def study_text(spec: DataSpec, facts: DataFacts, out: Path, name: str, model: st
 # `trimtune plan {_comment(out.name)}` shows what this means, `trimtune run {_comment(out.name)}` runs it.
 name: {_scalar(name)}
 model: {_scalar(model)}    # {models}
+# smaller: FOLDER    # the next smaller model off the shelf, tuned alike and measured beside it
 task: {task}
 
 # {facts.rows['train']:,} training, {facts.rows['validation']:,} validation and {facts.rows['test']:,} test rows.

@@ -70,6 +70,7 @@ def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
     study = Study(
         **rows,
         task=task,
+        smaller=_smaller(given.get("smaller"), rows["model"], folder, place / "smaller"),
         tune=uses("method", given.get("tune", able("method", TUNE, task)), task, place / "tune"),
         trim=chains(given.get("trim", ["none", *able("trim", TRIM[1:], task)]), task, place / "trim", folder),
         auto=_auto(given, task, place),
@@ -147,9 +148,17 @@ def _task(given: Any, place: Place) -> str:
     return name
 
 
-def _model(given: Any, folder: Path, place: Place) -> str:
+def _smaller(given: Any, model: str, folder: Path, place: Place) -> str | None:
+    found = None if given is None else _model(given, folder, place, "smaller: sentence-transformers/paraphrase-MiniLM-L3-v2")
+    if found == model:
+        raise TrimtuneError(f"{place}: {quoted(given)} is the study's model itself.", "Allowed: a smaller model than that.",
+                            "Name one, or remove the key.")
+    return found
+
+
+def _model(given: Any, folder: Path, place: Place, example: str = f"model: {MODEL}") -> str:
     allowed = f"`{MODEL}` (embedded), a folder with config.json and model.safetensors, or a hub id 'owner/name'"
-    name = _text(given, place, allowed, f"model: {MODEL}")
+    name = _text(given, place, allowed, example)
     try:
         path = Path(os.path.abspath(folder / Path(name).expanduser()))
         there = path.is_dir()

@@ -22,6 +22,8 @@ def schema() -> dict[str, Any]:
     properties = {
         "name": {"type": "string", "pattern": r"^\w[\w.-]{0,63}$", "description": "of the study, and of its run folder"},
         "model": {"type": "string", "default": "minilm", "description": "`minilm`, a folder, or a hub id 'owner/name'"},
+        "smaller": {"type": ["string", "null"], "description": "the next smaller model off the shelf (as `model`), tuned alike, "
+                    "untrimmed, and measured beside the candidates"},
         "task": {"enum": sorted({*parts.names("task"), *(name.replace("_", "-") for name in parts.names("task"))})},
         "data": {"anyOf": [{"type": "string"}, _model("data", DataSpec, defs)],
                  "description": "a file, a hub id or a bundled set; or one for each split"},
