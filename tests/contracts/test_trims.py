@@ -81,7 +81,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("base", "kind"), [("llama", "lora"), ("llama", "prefix"), ("gpt2", "prefix"), ("gpt2", "prompt")])
+@pytest.mark.parametrize(("base", "kind"), [("llama", "prompt"), ("llama", "prefix"), ("gpt2", "lora"), ("gpt2", "prefix")])
 @pytest.mark.parametrize("trim", LANGUAGE)
 def test_it_hands_on_a_language_model(trim: str, base: str, kind: str, spoken: Callable[[str, str], Path],
                                       tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def loss_of(share: float, temperature: float) -> Callable[..., torch.Tensor]:
-    """L with this a and τ, of what a language model `answered` (states, output layer, next tokens) and what its teacher did
-    (states, output layer). Where an output layer is None, logits [N, V] stand for the states.
+    """L with this a and τ, of a language model's answers (states, output layer, next tokens) and its teacher's (states,
+    output layer). Where an output layer is None, logits [N, V] stand for the states.
     """
     return lambda *answered: chunked(*answered, share=share, temperature=temperature)
 
