@@ -12,6 +12,7 @@ and turned into its gradient before the next one is begun. `plain` is the refere
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def loss_of(share: float, temperature: float) -> Callable[..., torch.Tensor]:
     """L with this a and τ, of a language model's answers (states, output layer, next tokens) and its teacher's (states,
     output layer). Where an output layer is None, logits [N, V] stand for the states.
     """
-    return lambda *answered: chunked(*answered, share=share, temperature=temperature)
+    return partial(chunked, share=share, temperature=temperature)
 
 
 def plain(states_ND: torch.Tensor, weight_VD: torch.Tensor | None, labels_N: torch.Tensor, wanted_NE: torch.Tensor,
