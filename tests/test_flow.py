@@ -194,7 +194,7 @@ def test_an_engine_that_is_not_here_makes_its_candidates_unavailable(result, run
 
 
 @pytest.mark.slow
-def test_the_next_smaller_model_is_tuned_measured_and_told_but_not_picked(result, run, runs, tmp_path):
+def test_the_next_smaller_model_is_tuned_measured_and_told_but_not_picked(run, runs, tmp_path):
     small = first_layers(tmp_path / "mini", 2)
     found = run(name="beside", trim=["none"], engine=["torch_eager"], smaller=str(small), require={})
     (rival,) = found.rivals
