@@ -14,8 +14,8 @@ Compiled code stays in inductor's own cache of the user (TORCHINDUCTOR_CACHE_DIR
 none of it is in the folder, since it fits one kind of CPU and can only be read by unpickling.
 
 `freezing` is inductor's own (constants folded when a graph is compiled): weights become constants of each graph, in the layout
-that its kernels want. It is off unless asked. For MiniLM in float32 the processor time of plain to frozen was 1.01 for a row of
-16 tokens, 1.06 of 32 and 0.88 for 32 rows of 32, with 28 MB more memory and a slower load; bf16 was not measured.
+that its kernels want. It is off unless asked. For MiniLM in float32 the processor time of plain to frozen was 1.00 for a row of
+16 tokens, 1.07 of 32 and 0.91 for 32 rows of 32, with 28 MB more memory and a slower load; bf16 was not measured.
 
 `precision: auto` times both formats compiled (1 and 32 rows; of a language model one row's prompt and its next tokens), and
 stores the weights in the faster. float32: |Δlogit| ≤ 1e-3, checked at export with one row and with several. bf16 (8 significant
