@@ -70,6 +70,19 @@ def test_a_step_in_its_own_process_finds_what_was_compiled(exported: tuple[Path,
 
 @needs_compiler
 @pytest.mark.slow
+def test_frozen_it_answers_as_pytorch(folders: Folders, decoders: Decoders, tmp_path: Path) -> None:
+    config = {"precision": "fp32", "freezing": True}
+    facts = torch_compiled.export(tmp_path, folders("llama", "prefix"), config, "plain", [], 32, "causal_lm")
+    assert facts["freezing"]
+    assert facts["difference"] <= 1e-4
+    decoder, before = torch_compiled.load(tmp_path, 1), graphs()
+    for prompts in (PROMPTS, PROMPTS[:1]):
+        assert generate(decoder, prompts, (), LONG) == generate(decoders("llama", "prefix"), prompts, (), LONG)
+    assert graphs() == before, "no prompt, answer or batch compiles anything again"
+
+
+@needs_compiler
+@pytest.mark.slow
 def test_an_export_that_answers_otherwise_is_caught(folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner: Callable[..., Any] = _cached_graph.past_of
     monkeypatch.setattr(_cached_graph, "past_of", lambda module: [tensor * 0.5 for tensor in inner(module)])

@@ -16,7 +16,8 @@ def compiled(module: torch.nn.Module, **options: Any) -> Any:
     """The module compiled by inductor when it is first called.
 
     Args:
-        options: of `torch._inductor.config`, beside the usual ones.
+        options: of `torch._inductor.config`, beside the usual ones. With `freezing` the weights become constants of each graph,
+            in the layout that its kernels want; inductor does that only where no gradient is wanted when it is first called.
     """
     import torch
     import torch._inductor.config

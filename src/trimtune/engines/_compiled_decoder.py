@@ -37,11 +37,12 @@ class CompiledGraph:
 
     Args:
         compile_: False runs every step operator by operator, the plain reference of the compiled ones.
+        freezing: of weights, into each compiled graph.
     """
 
-    def __init__(self, blocks: torch.nn.Module, precision: str, compile_: bool = True) -> None:
+    def __init__(self, blocks: torch.nn.Module, precision: str, compile_: bool = True, freezing: bool = False) -> None:
         self._plain, self._dtype = blocks, dtype(precision)
-        self._step = compiled(blocks) if compile_ else blocks
+        self._step = compiled(blocks, freezing=freezing) if compile_ else blocks
         self._cache: list[torch.Tensor] = []
         self._filled = 0
 
@@ -130,28 +131,30 @@ def blocks(module: torch.nn.Module) -> torch.nn.Module:
     return Blocks().eval()
 
 
-def export(folder: Path, source: Path, precision: str, max_length: int, tolerance: float) -> dict[str, Any]:
-    """Write config, weights, what stands before each row and tokenizer; facts: `precision`, `positions`, `difference` (|Δlogit|
-    to PyTorch in float32 without a cache: of the compiled model in float32, with one row and with several, or of its steps in
-    bf16, uncompiled) and `milliseconds` [a prefill, 8 tokens after it] of what was timed.
+def export(folder: Path, source: Path, precision: str, max_length: int, tolerance: float,
+           freezing: bool = False) -> dict[str, Any]:
+    """Write config, weights, what stands before each row and tokenizer; facts: `precision`, `freezing`, `positions`,
+    `difference` (|Δlogit| to PyTorch in float32 without a cache: of the compiled model in float32, with one row and with
+    several, or of its steps in bf16, uncompiled) and `milliseconds` [a prefill, 8 tokens after it] of what was timed.
 
     Raises:
         StepFailed: the compiled model answers differently than PyTorch.
     """
     module: Any = causal_lm.load_model(source)
     past, positions = _cached_graph.past_of(module), positions_of(module)
-    decoder = _decoder(module, past, positions, "fp32")
+    decoder = _decoder(module, past, positions, "fp32", freezing=freezing)
     difference = max(_cached_graph.checked(decoder, module, tolerance, "torch_compiled", rows) for rows in _CHECKED)
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
-        decoders = {"fp32": decoder, "bf16": _decoder(causal_lm.load_model(source), past, positions, "bf16")}
+        decoders = {"fp32": decoder, "bf16": _decoder(causal_lm.load_model(source), past, positions, "bf16", freezing=freezing)}
         precision, milliseconds = _decoding.fastest(decoders, base_of(module).config.vocab_size, max_length)
     if precision == "bf16":
         rounded = _decoder(causal_lm.load_model(source), past, positions, "bf16", compile_=False)
         difference = _cached_graph.checked(rounded, module, sys.float_info.max, "torch_compiled")
     write(base_of(module), source, folder, dtype(precision), causal_lm)
     _cached_graph.write_past(folder, past)
-    return {"precision": precision, "positions": positions, "difference": difference, "milliseconds": milliseconds}
+    return {"precision": precision, "freezing": freezing, "positions": positions, "difference": difference,
+            "milliseconds": milliseconds}
 
 
 def load(folder: Path) -> _cached_graph.GraphDecoder:
@@ -161,7 +164,7 @@ def load(folder: Path) -> _cached_graph.GraphDecoder:
     notes = _graph.noted(folder)
     model = _shapes.read(AutoModelForCausalLM, folder, None, dtype(notes["precision"]))
     decoder = _decoder(model.eval().requires_grad_(False), _cached_graph.read_past(folder), notes["positions"],
-                       notes["precision"])
+                       notes["precision"], freezing=notes.get("freezing", False))
     for batch in (1, 2):
         decoder.begin(*np.ones((2, batch, 2), np.int64))
         decoder.step(np.ones(batch, np.int64))
@@ -169,6 +172,6 @@ def load(folder: Path) -> _cached_graph.GraphDecoder:
 
 
 def _decoder(module: Any, past: list[np.ndarray], positions: int, precision: str,
-             compile_: bool = True) -> _cached_graph.GraphDecoder:
-    graph = CompiledGraph(blocks(cast(module, precision)), precision, compile_)
+             compile_: bool = True, freezing: bool = False) -> _cached_graph.GraphDecoder:
+    graph = CompiledGraph(blocks(cast(module, precision)), precision, compile_, freezing)
     return _cached_graph.GraphDecoder(graph, past, positions)
