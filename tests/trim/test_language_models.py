@@ -177,7 +177,8 @@ def test_few_bits_are_stored_and_answer_as_the_trimmed_model(trim: Any, kind: st
 
 FITTED: list[tuple[Any, dict[str, Any], str]] = [
     (prune_ffn, {}, "llama"), (prune_ffn, {}, "gpt2"), (low_rank, {"ratio": 0.3}, "gpt2"), (prune_heads, {}, "llama"),
-    (distill, {"layers": 1, "states": 1.0}, "gpt2"), (prune_weights, {"sparsity": 0.8, "steps": 1}, "gpt2"), (ternary, {}, "gpt2")]
+    (distill, {"layers": 1, "states": 1.0}, "gpt2"), (prune_weights, {"sparsity": 0.8, "steps": 1}, "gpt2"),
+    (ternary, {}, "gpt2")]
 
 
 @pytest.mark.parametrize(("trim", "config", "kind"), FITTED, ids=lambda given: getattr(given, "__name__", "").rpartition(".")[2])

@@ -22,7 +22,11 @@ def loss_of(share: float, temperature: float) -> Callable[..., torch.Tensor]:
     """L with this a and τ, of a language model's answers (states, output layer, next tokens) and its teacher's (states,
     output layer). Where an output layer is None, logits [N, V] stand for the states.
     """
-    return lambda *answered: chunked(*answered, share, temperature)
+    def loss(states_ND: torch.Tensor, weight_VD: torch.Tensor | None, labels_N: torch.Tensor, wanted_NE: torch.Tensor,
+             wanted_VE: torch.Tensor | None) -> torch.Tensor:
+        return chunked(states_ND, weight_VD, labels_N, wanted_NE, wanted_VE, share, temperature)
+
+    return loss
 
 
 def plain(states_ND: torch.Tensor, weight_VD: torch.Tensor | None, labels_N: torch.Tensor, wanted_NE: torch.Tensor,
