@@ -50,7 +50,8 @@ def main() -> None:
             for name, file in FILES.items()}
     told = {"name": "lm-trims", "model": str(asked.model.resolve()), "task": "causal-lm", "data": data, "tune": ["full"],
             "trim": CHAINS, "engine": [{"torch_eager": {"precision": "fp32"}}],
-            "fit": {"epochs": asked.epochs, "max_length": 256, "batch_size": 16}, "budget": {"trials": asked.trials, "seeds": 1}}
+            "fit": {"epochs": asked.epochs, "max_length": 256, "batch_size": 16, "precision": "fp32"},
+            "budget": {"trials": asked.trials, "seeds": 1}}
     (asked.runs / "study.yaml").write_text(json.dumps(told), encoding="utf-8")
     study, store = read(asked.runs / "study.yaml"), Store(asked.runs / ".store")
     warm_up()
