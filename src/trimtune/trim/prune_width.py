@@ -1,7 +1,9 @@
 """prune_width: removes the least important channels of the whole encoder, from its embeddings to its head.
 
 Use it when the embeddings, most of a small model's bytes, must shrink too and training rows are at hand for the recovery fit;
-not alone, nor for a model that is hardly tuned: a channel is part of every block, so more is lost than by `prune_ffn`.
+not where two epochs are all that can be spent, nor for a model that is hardly tuned. A channel is part of every block: MiniLM on
+the help desk set (480 test rows, 85.8%) without half of its channels is at 23.3%, after two epochs at 69.4%, still rising, with
+45 of 91 MB. Give it more `epochs`, or a smaller ratio.
 
     stream x [B, T, D] → x [B, T, D'],  D' = (1 − ratio) · D: every embedding, norm and linear layer loses the same channels
     activation  I[j] = Σ_norms √ Σ_rows (1/T Σ_t |y[t, j]|)²          y: what a layer norm gives, [B, T, D]
