@@ -82,6 +82,10 @@ class Worker:
         self._receive(None)
         self.start_seconds = time.perf_counter() - started
 
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid or 0)
+
     def call(self, function: Callable[..., Any], *args: Any, watch: Watch | None = None, **kwargs: Any) -> Any:
         """Run `function(*args, **kwargs)` there. Raises StepFailed with the cause if it fails or its process dies."""
         return self._send("call", function, args, kwargs, watch)

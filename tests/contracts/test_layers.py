@@ -11,8 +11,8 @@ import pytest
 import trimtune
 
 SOURCE = Path(trimtune.__file__).parent
-ORDER = ["errors", "records", "results", "parts", "process", "store", "study", "tasks", "tune", "trim", "engines", "measure",
-         "chains", "choose", "report", "ship", "scale", "flow", "single", "api", "screen", "exits", "cli", "__main__"]
+ORDER = ["errors", "records", "results", "parts", "outside_load", "process", "store", "study", "tasks", "tune", "trim", "engines",
+         "measure", "chains", "choose", "report", "ship", "scale", "flow", "single", "api", "screen", "exits", "cli", "__main__"]
 HEAVY = {"accelerate", "altair", "bitsandbytes", "datasets", "gguf", "huggingface_hub", "jsonschema", "llama_cpp", "nncf", "onnx",
          "onnxruntime", "onnxscript", "openvino", "optuna", "pandas", "peft", "pyarrow", "ray", "rouge_score", "sacrebleu",
          "safetensors", "scipy", "sklearn", "tensorrt", "tokenizers", "torch", "torchao", "transformers", "vl_convert"}

@@ -8,6 +8,8 @@ moment would make two candidates of one. Each lower count is timed in turns with
 
     r_k = t_fewer / t_standing of round k        fewer are taken where  1.1 · r_k < 1  in three of four rounds
 
+Nor are fewer taken where other processes had much of the cores in each of three tries: beside them one thread often is the best.
+
 Tokenizing runs on one thread whatever the count, and is left out. Where it costs much, latency gains less than these times say.
 """
 
@@ -23,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtune import parts
+from trimtune import outside_load, parts
 from trimtune.engines import _graph
 from trimtune.study import language
 
@@ -33,6 +35,7 @@ _HOPELESS = 1.5
 """where fewer take so many times as long, still fewer are not tried"""
 _ROUNDS, _SECONDS = (6, 20), 1.0
 """of a pair: rounds at least and at most, and the seconds after which no further one begins"""
+_TRIES = 3
 _TEXTS, _PROMPT, _STEPS = 6, 32, 16
 """rows of a round; of a language model tokens of the prompt, and after it"""
 Work = Callable[[], object]
@@ -51,7 +54,13 @@ def noted(folder: Path, engine: str, task: str, texts: Sequence[str], max_length
         return {}
     module = parts.load("task", task)
     asked = [_decoded] if module.rows is language else _answers(module, folder, texts, max_length)
-    best, took = sweep(_opener(part, folder, asked), cores)
+    outside = outside_load.Meter()
+    for _ in range(_TRIES):
+        best, took = sweep(_opener(part, folder, asked), cores)
+        if not outside.disturbed():
+            break
+    else:
+        best = cores
     found = {"threads": best, "threads_ms": {str(count): round(took[count] / len(asked), 3) for count in sorted(took)}}
     _graph.note(folder, **{"engine": engine, "task": task, **_notes(folder), **found})
     return found

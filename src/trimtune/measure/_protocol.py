@@ -3,7 +3,8 @@
 Every candidate is loaded once into a worker that stays. For each measure and round the candidates take one turn each,
 A B C A B C; nothing else of ours runs meanwhile. What a candidate's turns gave is one artifact of the store, so a rerun
 measures only what is new: beside one candidate that was measured before, the anchor, whose drift says whether old and new
-figures may stand in one table.
+figures may stand in one table. A round during which other processes took much of the cores is taken again and counted, half of a
+measure's rounds at most.
 """
 
 from __future__ import annotations
@@ -127,10 +128,11 @@ def _keep(folder: Path, samples: Samples | None, cause: str | None, facts: dict[
 
 
 def _note(taken: Taken, name: str) -> str:
-    if name not in taken.anchors:
-        return ""
-    anchor, drift = taken.anchors[name]
-    return f"taken later than others, beside {anchor}, which then took {drift:.2f}× its earlier time"
+    found = [str(taken.rounds[name])] if name in taken.rounds else []
+    if name in taken.anchors:
+        anchor, drift = taken.anchors[name]
+        found.append(f"taken later than others, beside {anchor}, which then took {drift:.2f}× its earlier time")
+    return "; ".join(filter(None, found))
 
 
 def _samples(artifact: Artifact) -> Samples:

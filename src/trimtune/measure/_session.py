@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trimtune import parts
+from trimtune import outside_load, parts
 from trimtune.errors import StepFailed
 from trimtune.measure import _machine
 from trimtune.measure._subject import open_subject, take_turn
@@ -42,6 +42,20 @@ class Job:
 
 
 @dataclass
+class Rounds:
+    """How many of a session's rounds others disturbed: `repeated`, and `kept` where one was disturbed again and again."""
+
+    whole: int = 0
+    repeated: int = 0
+    kept: int = 0
+
+    def __str__(self) -> str:
+        share = f"{outside_load.DISTURBED:.0%} of the cores"
+        again = f"{self.repeated} of {self.whole} rounds were taken again, since other processes took more than {share}"
+        return (again + f"; in {self.kept} they still did" * bool(self.kept)) * bool(self.repeated)
+
+
+@dataclass
 class Taken:
     """What a session brought. `anchors`: candidate → the one it was measured beside, and that one's drift; `sessions`:
     candidate → when the turns began that it took beside others."""
@@ -51,6 +65,7 @@ class Taken:
     anchors: dict[str, tuple[str, float]] = field(default_factory=dict)
     spent: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     sessions: dict[str, str] = field(default_factory=dict)
+    rounds: dict[str, Rounds] = field(default_factory=dict)
 
 
 def run_session(job: Job, names: list[str], anchor: str | None, reference_ms: float | None) -> Taken:
@@ -65,6 +80,7 @@ def run_session(job: Job, names: list[str], anchor: str | None, reference_ms: fl
         whole.failures.update({name: taken.failures[name] for name in block if name in taken.failures})
         whole.spent.update({name: taken.spent[name] for name in block if name in taken.spent})
         whole.sessions.update(dict.fromkeys(block, begun))
+        whole.rounds.update({name: taken.rounds[name] for name in block if name in taken.rounds})
         if anchor in taken.samples and reference_ms:
             drift = pace_ms(job, taken.samples[anchor]) / reference_ms
             whole.anchors.update(dict.fromkeys(block, (anchor, drift)))
@@ -94,7 +110,8 @@ def _block(job: Job, names: list[str]) -> Taken:
     taken, workers, clock = Taken(), dict[str, Worker](), dict.fromkeys(names, 0.0)
     samples: dict[str, Samples] = {name: {measure: [] for measure in job.configs} for name in names}
     rounds = {measure: parts.load("measure", measure).ROUNDS for measure in job.configs}
-    done, total = 0, sum(rounds.values()) + 1
+    done, total, told_of = 0, sum(rounds.values()) + 1, Rounds(sum(count for count in rounds.values() if count > 1))
+    outside = outside_load.Meter(lambda: [worker.pid for worker in workers.values()])
 
     def leave(name: str, error: StepFailed) -> None:
         taken.failures[name] = error.cause
@@ -104,25 +121,36 @@ def _block(job: Job, names: list[str]) -> Taken:
     def report(text: str) -> None:
         job.watch({"kind": "progress", "text": f"measuring {len(names)} candidates: {text}", "done": done, "total": total})
 
+    def turns(measure: str, config: dict[str, Any], turn: int) -> None:
+        for name in list(workers):
+            started = time.perf_counter()
+            try:
+                samples[name][measure].append(workers[name].ask(take_turn, measure, config, turn))
+            except StepFailed as error:
+                leave(name, error)
+            clock[name] += time.perf_counter() - started
+
     try:
         report("loading")
         for name, error in _start(job, names, workers, clock).items():
             leave(name, error)
         for measure, config in job.configs.items():
+            spare = rounds[measure] // 2  # what is taken once isn't timed
             for turn in range(rounds[measure]):
                 done += 1
+                outside.share()
                 report(f"{measure}, round {turn + 1} of {rounds[measure]}")
-                for name in list(workers):
-                    started = time.perf_counter()
-                    try:
-                        samples[name][measure].append(workers[name].ask(take_turn, measure, config, turn))
-                    except StepFailed as error:
-                        leave(name, error)
-                    clock[name] += time.perf_counter() - started
+                turns(measure, config, turn)
+                while (disturbed := rounds[measure] > 1 and outside.disturbed()) and spare:
+                    spare, told_of.repeated = spare - 1, told_of.repeated + 1
+                    for name in workers:
+                        samples[name][measure].pop()
+                    turns(measure, config, turn)
+                told_of.kept += disturbed
         for name, worker in list(workers.items()):
             try:
                 taken.spent[name] = (clock[name], worker.start_seconds, worker.peak_memory_mb())
-                taken.samples[name] = samples[name]
+                taken.samples[name], taken.rounds[name] = samples[name], told_of
             except StepFailed as error:
                 leave(name, error)
     finally:
