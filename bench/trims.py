@@ -29,8 +29,9 @@ CHAINS: list[Any] = [
     ["low_rank", "int8"], ["prune_vocabulary", "int8"], ["prune_vocabulary", "low_rank", "int8"], STUDENT, [STUDENT, "int8"],
     ["prune_vocabulary", STUDENT, "int8"], ["prune_vocabulary", STUDENT, "prune_ffn", "int8"], "prune_weights",
     ["prune_weights", "sparse_int8"]]
-SKIP = ["*+*+int8@torch_eager", "*prune_weights@o*", "*sparse_int8@o*", "*ary@o*", "*bf16@onnx_runtime", "*int4@openvino_ir"]
-"""int8 chains run in PyTorch last of all; formats that an engine doesn't have"""
+SKIP = ["*full+prune_[fhv]*@torch_eager", "*low_rank*@torch_eager", "*distill*@torch_eager", "*width*@torch_eager",
+        "*int8_*@torch_eager", "*prune_weights@o*", "*sparse_int8@o*", "*ary@o*", "*bf16@onnx_runtime", "*int4@openvino_ir"]
+"""what two faster engines run as well, and formats that an engine doesn't have"""
 SHOWN = ("accuracy", "size_mb", "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb",
          "load_ms")
 

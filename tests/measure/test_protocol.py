@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +58,21 @@ def test_readings_predictions_and_failures(store: Store, rows: Artifact, runnabl
     assert quick["size_mb"].value == pytest.approx(sum(path.stat().st_size for path in weights.iterdir()
                                                        if path.name != "artifact.json") / 1e6)
     assert [step.step for step in store.steps if step.cause] == ["measure"] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="the load of others is known on Linux alone")
+def test_rounds_beside_another_process_are_taken_again_and_said(store: Store, rows: Artifact, runnable: Make) -> None:
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
+    try:
+        found = measure_all({"a": runnable("a", row_ms=2)}, {"a": ENGINE}, rows, 32, store, configs=QUICK)
+    finally:
+        for process in others:
+            process.kill()
+            process.wait()
+    assert "rounds were taken again, since other processes took" in found.readings["a"]["latency_p50_ms"].note
+    assert not found.readings["a"]["accuracy"].note
+    assert len(found.by_round["a"].ms) == 20, "each round once, however often it was taken"
 
 
 @pytest.mark.slow
