@@ -20,13 +20,13 @@ from trimtune.engines._export import exported, why_not
 from trimtune.errors import StepFailed
 from trimtune.measure._glance import Look, glance
 from trimtune.records import Artifact, Candidate, Limit, Study, Use
-from trimtune.results import ChainSearch, ChainTry, Search
+from trimtune.results import ChainSearch, ChainTry
 from trimtune.store import Store
 from trimtune.study.expand import skipped
 from trimtune.trim._chain import trimmed
+from trimtune.tune.every_method import Tuned
 
 Chain = tuple[Use, ...]
-Tuned = dict[str, tuple[Search, Artifact | None]]
 _LIMITED = {"size_mb": ("size_mb", 1.0), "latency_p50_ms": ("ms", 1.1)}
 """readings that a look without fits foresees → its name there, and the factor by which it may miss a limit: times are rough"""
 _PROPOSALS = 20

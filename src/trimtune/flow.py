@@ -99,7 +99,7 @@ def plan(study: Study, runs: Path, watch: Watch | None = None) -> Plan:
     warm_up()
     rows, facts = prepared(study, store)
     base, candidates = base_of(study, facts.labels, store), expand(study)
-    rival_of(study, base, facts.labels, store)
+    rival_of(study, base, facts.labels, store)  # refused now, if it can't be raced
     reasons = {candidate.name: why_not(candidate, study.task, base.folder) for candidate in candidates}
     return Plan(study=study, data=facts, candidates=tuple(candidates), base=base.facts,
                 unavailable={name: reason for name, reason in reasons.items() if reason},

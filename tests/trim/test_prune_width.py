@@ -133,7 +133,7 @@ def test_the_importances_by_hand(small: Path, rows: Path) -> None:
             norm.weight.data[channel] *= factor
             norm.bias.data[channel] *= factor
             with torch.no_grad():
-                losses.append(float(torch.nn.functional.cross_entropy(module(input_ids=ids).logits, labels)))
+                losses.append(float(torch.nn.functional.cross_entropy(module(input_ids=ids).logits, torch.tensor(labels))))
             norm.weight.data, norm.bias.data = kept
         expected += abs(losses[0] - losses[1]) / (2 * step)
     assert float(found[channel]) == pytest.approx(expected, rel=1e-3)
@@ -142,6 +142,32 @@ def test_the_importances_by_hand(small: Path, rows: Path) -> None:
     layers = [module.get_submodule(name).weight for name in (*stream.readers, *stream.tables)]
     layers += [module.get_submodule(name).weight.T for name in stream.writers]
     torch.testing.assert_close(found, sum(weight.square().sum(0) / weight.square().sum() for weight in layers))
+
+
+@pytest.mark.slow
+def test_a_norm_that_is_run_many_times_is_seen_each_time(small: Path, rows: Path) -> None:
+    from transformers import AlbertConfig, AlbertForSequenceClassification, AutoConfig
+
+    torch.manual_seed(0)
+    sizes = {**SMALL, "num_labels": 16, "vocab_size": AutoConfig.from_pretrained(small).vocab_size}
+    model = AlbertForSequenceClassification(AlbertConfig(num_hidden_layers=3, embedding_size=16, **sizes)).eval()
+    setting, stream = Setting(rows, max_length=LENGTH, batch_size=4), _stream.stream_of(model)
+    ids, _ = next(iter(of_equal_length(small, setting, 1)))
+    squares: dict[str, torch.Tensor] = {}
+
+    def see(name: str, output: torch.Tensor) -> None:
+        squares[name] = squares.get(name, torch.zeros(32)) + output[0].abs().mean(0).square()
+
+    hooks = [model.get_submodule(name).register_forward_hook(lambda _, inputs, out, name=name: see(name, out))
+             for name in stream.norms]
+    with torch.no_grad():
+        model(input_ids=ids)
+    for hook in hooks:
+        hook.remove()
+    found, _ = _stream.importances(model, stream, "activation", small, 1, setting)
+    torch.testing.assert_close(found, sum(square.sqrt() for square in squares.values()))
+    found, _ = _stream.importances(model, stream, "taylor", small, 1, setting)
+    assert found.isfinite().all()
 
 
 @pytest.fixture(scope="module")

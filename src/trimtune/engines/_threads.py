@@ -73,8 +73,7 @@ def load(engine: str, folder: Path, cores: int) -> Any:
 
 def used(folder: Path, cores: int) -> int:
     """Threads to load a runnable folder with."""
-    found = int(_notes(folder).get("threads", cores))
-    return found if found <= cores else cores
+    return min(int(_notes(folder).get("threads", cores)), cores)
 
 
 def counts(cores: int) -> list[int]:

@@ -134,7 +134,7 @@ def _runner(model: torch.nn.Module) -> _graph.Run:
 
 
 def _packed(numerics: str) -> str:
-    return {"plain": "plain", "sparse": "stored", "binary": "stored", "ternary": "stored"}.get(numerics, "packed")
+    return "plain" if numerics == "plain" else "stored" if numerics in ("sparse", *_few_bits_torch.STORED) else "packed"
 
 
 def _dtype(precision: str) -> torch.dtype:

@@ -38,8 +38,9 @@ def glance(runnable: Artifact, engine: str, study: Study, rows: Artifact, store:
     """
     config: dict[str, Any] = {"task": study.task, "max_length": study.fit.max_length, "reading": reading_of(study, rows)}
     arguments = {**config, "engine": engine, "runnable": runnable.folder, "rows": rows.folder}
+    code = parts.source_hash("task", study.task) + "".join(parts.source_hash("measure", name) for name in ("quality", "size"))
     made = store.step("glance", engine, _look, arguments, config={**config, "machine": _machine.describe()},
-                      parents=(runnable, rows), code=parts.source_hash("engine", engine) + parts.source_hash("task", study.task))
+                      parents=(runnable, rows), code=code)
     return Look(*(made.facts[name] for name in Look._fields))
 
 

@@ -53,7 +53,7 @@ def taken(subject: Subject, config: Config, counters: list[_energy.Counter]) -> 
     with quiet(config.settle_seconds):
         subject.work(together, config.seed)
         before, started = [counter.read() for counter in counters], time.perf_counter()
-        while time.perf_counter() - started < config.seconds:
+        while not rows or time.perf_counter() - started < config.seconds:
             subject.work(together, config.seed)
             rows += together
         after = [counter.read() for counter in counters]

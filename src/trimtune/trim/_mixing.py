@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trimtune.trim import _grids, binary, ternary
+from trimtune.trim import _few_bits, _grids, binary, ternary
 
 if TYPE_CHECKING:
     import torch
 
     Laid = Callable[[torch.Tensor, int], torch.Tensor]
 
-GROUPS = {"int4": _grids.GROUP, "ternary": 128, "binary": 128}
+GROUPS = {"int4": _grids.GROUP, **dict.fromkeys(("ternary", "binary"), _few_bits.Config().group)}
 """the inputs that share a scale where nothing else is asked for, as in the trims of these names"""
 _SEEN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"int8": _grids.seen8, "int4": _grids.seen4}
 """how a layer of this format sees its inputs; others see them as they are"""

@@ -91,10 +91,10 @@ def importances(module: torch.nn.Module, stream: Stream, criterion: str, source:
         return (_energies([*(matrix[name] for name in (*stream.readers, *stream.tables)),
                            *(matrix[name].T for name in stream.writers)]),
                 _energies([*(matrix[name] for name in stream.last), *(matrix[name].T for name in stream.tail)]))
-    seen: dict[str, torch.Tensor] = {}
+    seen: list[tuple[str, torch.Tensor]] = []
 
     def keep(name: str, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        seen[name] = output
+        seen.append((name, output))
 
     scores: dict[str, torch.Tensor] = {}
     hooks = [base.get_submodule(name).register_forward_hook(partial(keep, name)) for name in (*stream.norms, *stream.tail)]
@@ -104,15 +104,16 @@ def importances(module: torch.nn.Module, stream: Stream, criterion: str, source:
             seen.clear()
             with torch.set_grad_enabled(criterion == "taylor"):
                 logits_BC = module(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT)).logits
-            states = [state if state.dim() == 3 else state[:, None] for state in seen.values()]
+            outputs = [output for _, output in seen]
+            states = [state if state.dim() == 3 else state[:, None] for state in outputs]
             if criterion == "taylor":
                 loss = text_classification.loss(logits_BC, torch.tensor(labels_B)) * len(labels_B)
-                grads = torch.autograd.grad(loss, list(seen.values()))
+                grads = torch.autograd.grad(loss, outputs)
                 worth = [(state * grad.view_as(state)).sum(1).abs().sum(0).detach()
                          for state, grad in zip(states, grads, strict=True)]
             else:
                 worth = [state.abs().mean(1).square().sum(0) for state in states]
-            for name, worth_D in zip(seen, worth, strict=True):
+            for (name, _), worth_D in zip(seen, worth, strict=True):  # a norm that is run many times is seen each time
                 scores[name] = scores.get(name, 0) + worth_D
     finally:
         module.requires_grad_(False)

@@ -3,7 +3,7 @@
 Use it where answers must not depend on a row's neighbors; not without training rows like those that will come, nor where `int8`
 is already static (OpenVINO) and good enough. Whether it is faster than `int8`, only measuring tells.
 
-    x ≈ t · (a − z),  a ∈ 0 … 255,   t = (h − l) / 255,  z = −l / t,   [l, h] = [max(min x, −c), min(max x, c)]
+    x ≈ t · (a − z),  a ∈ 0 … 255,   t = (h − l) / 255,  z = round(−l / t),   [l, h] = [max(min x, −c), min(max x, c)]
     minmax      c = ∞: nothing is clipped
     percentile  c: the percentile of |x|
     entropy     c that minimizes KL(P ‖ Q), P the histogram of x, Q the same at 256 levels
