@@ -128,7 +128,7 @@ def test_a_machine_that_changed_its_pace_has_all_measured_anew(store: Store, row
     after = measure(store, rows, events, a=folder, b=runnable("b"), c=runnable("c"))[0]
     assert any("measured anew" in event["text"] for event in events if event["kind"] == "note")
     assert after["a"]["latency_p50_ms"].value > 2
-    assert after["c"]["latency_p50_ms"].note == ""
+    assert "taken later" not in after["c"]["latency_p50_ms"].note
 
 
 def _is_slow(samples: str) -> bool:
