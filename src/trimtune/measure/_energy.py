@@ -32,16 +32,14 @@ class Counter(NamedTuple):
 
 
 def counters(powercap: Path = POWERCAP) -> tuple[list[Counter], str]:
-    """All that can be read, or none and why.
+    """All that can be read, or none and why. Without the processor's there are none: what GPUs took while a processor answered
+    would mislead.
 
     Args:
         powercap: where the kernel shows RAPL.
     """
     found, why = rapl(powercap)
-    gpus = nvml()
-    if why and gpus:
-        return gpus, ""
-    return [*found, *gpus], why
+    return [*found, *nvml()] if found else [], why
 
 
 def source() -> str:
