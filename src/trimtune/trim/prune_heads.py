@@ -80,6 +80,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
         TrimtuneError: the architecture's heads can't be cut, or those of its prefix can't in this scope.
     """
     import torch
+    from transformers import AutoConfig
 
     wanted = Config.model_validate(config)
 
@@ -91,7 +92,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
         group, blocks = shared_by(base), attention_blocks(base)
         scores = _importance.importances(module, [out for _, out in blocks], source, wanted.rows, setting,
                                          channels=group * head_size(base))
-        if all(len(score) == 1 for score in scores):
+        if 1 < group == AutoConfig.from_pretrained(source).num_attention_heads:
             raise TrimtuneError(f"prune_heads: in {type(base).__name__} all {group} heads of a layer share one key and value.",
                                 "Heads go with the key and value that they share, and each layer keeps one group.",
                                 "Leave prune_heads out of `trim`; prune_ffn and low_rank make such a model smaller.")
