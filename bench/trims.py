@@ -103,14 +103,16 @@ def reached(result: Result) -> dict[str, str]:
     measured = [row for row in result.rows if row.status == "measured" and row.packed != "simulated"]
     plain = [row for row in measured if not row.candidate.trims]
     parent = max(value(row, "accuracy") for row in plain)
-    whole, fastest = min(value(row, "size_mb") for row in plain), max(value(row, "throughput_rows_per_s") for row in plain)
+    whole = {row.candidate.engine.label: value(row, "size_mb") for row in plain}
+    fastest = max(value(row, "throughput_rows_per_s") for row in plain)
     good = [row for row in measured if row.candidate.trims and value(row, "accuracy") >= parent - 0.015]
     small = min(good, key=lambda row: value(row, "size_mb"), default=None)
     fast = max(good, key=lambda row: value(row, "throughput_rows_per_s"), default=None)
     eight = [row for row in measured if row.candidate.trims_label == "int8"]
     return {
         "smallest within 1.5 points": "none" if small is None else
-        f"{small.name}: 1/{whole / value(small, 'size_mb'):.1f} of the smallest parent, "
+        f"{small.name}: 1/{max(whole.values()) / value(small, 'size_mb'):.1f} of the largest parent's bytes, "
+        f"1/{whole[small.candidate.engine.label] / value(small, 'size_mb'):.1f} of its own on that engine, "
         f"{100 * (value(small, 'accuracy') - parent):+.1f} points",
         "fastest within 1.5 points": "none" if fast is None else
         f"{fast.name}: {value(fast, 'throughput_rows_per_s') / fastest:.2f} times the fastest untrimmed engine, "

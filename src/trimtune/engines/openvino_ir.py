@@ -38,6 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtune.engines import _graph, _openvino_decoder, _openvino_int8
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import text_classification
+from trimtune.trim import _calibrated
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +59,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: the faster of both, timed at export")
-    calibration_rows: int = Field(128, ge=1, le=300, description="training rows that set the activations' ranges for int8")
+    calibration_rows: int = Field(128, ge=1, le=10_000,
+                                  description="training rows, evenly spaced, that set the activations' ranges for int8")
 
 
 def available() -> str | None:
@@ -87,7 +89,8 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     difference = _graph.check(_runner(graph, "fp32"), model, max_length, TOLERANCE["fp32"], "openvino_ir")
     told: dict[str, Any] = {}
     if numerics == "int8":
-        graph = _openvino_int8.quantized(graph, source, calibration[:wanted.calibration_rows], max_length)
+        rows = _calibrated.spaced(calibration, wanted.calibration_rows)
+        graph = _openvino_int8.quantized(graph, source, rows, max_length)
     elif numerics == "int8_static":
         graph, told = _openvino_int8.static(graph, source, calibration, max_length)
     elif numerics == "int4":

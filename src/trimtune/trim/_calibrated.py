@@ -40,7 +40,7 @@ def read(folder: Path) -> Config:
 
 
 def chosen(texts: Sequence[str], settings: Config, engine: str) -> list[str]:
-    """The rows to look at: evenly spaced, since a file may be sorted by label.
+    """The rows to look at.
 
     Raises:
         TrimtuneError: there are no training rows.
@@ -48,5 +48,10 @@ def chosen(texts: Sequence[str], settings: Config, engine: str) -> list[str]:
     if not texts:
         raise TrimtuneError(f"{engine}: int8_static was asked for without training rows.",
                             "The activations' ranges are read off them.", "Give the rows, or use int8 on onnx_runtime.")
-    count = min(settings.rows, len(texts))
+    return spaced(texts, settings.rows)
+
+
+def spaced(texts: Sequence[str], count: int) -> list[str]:
+    """So many of them, or all, evenly spaced, since a file may be sorted by label."""
+    count = min(count, len(texts))
     return [texts[at * len(texts) // count] for at in range(count)]
