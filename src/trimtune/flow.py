@@ -75,16 +75,15 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         store.stage("choose and report")
         lines, smaller = ([_row(candidate, built[candidate.name], measured, store) for candidate in some]
                           for some in (candidates, rival.candidates))
-        metric, truth = parts.load("task", study.task).METRIC, tuple(rows.facts.get("test_labels", ()))
         result = Result(study=study, data=facts, machine=machine.describe(), rows=tuple(lines), searches=searches,
-                        choice=choose(lines, measured.by_row, truth, study.require, study.prefer, baselines, metric,
-                                      measured.by_answer, measured.by_round, machine.describe(), facts.labels, smaller),
                         baselines=baselines, rivals=tuple(smaller), chains=ledgers, steps=tuple(store.steps),
-                        predictions={name: tuple(found) for name, found in measured.by_row.items()}, truth=truth,
+                        predictions={name: tuple(found) for name, found in measured.by_row.items()},
+                        truth=tuple(rows.facts.get("test_labels", ())), by_round=measured.by_round,
                         by_answer={name: tuple(map(tuple, found)) for name, found in measured.by_answer.items() if found},
                         examples={name: tuple(found) for name, found in measured.examples.items() if found},
                         version=version("trimtune"), created=datetime.now(UTC).isoformat(timespec="seconds"),
-                        by_round=measured.by_round, seconds=time.perf_counter() - started)
+                        seconds=time.perf_counter() - started)
+        result = rechoose(result)
         folder = runs / study.name
         write(result, folder)
         for label, (_, artifact) in tuned.items():
@@ -107,7 +106,7 @@ def plan(study: Study, runs: Path, watch: Watch | None = None) -> Plan:
 
 
 def rechoose(result: Result, require: Sequence[Limit] | None = None, prefer: Prefer | None = None) -> Result:
-    """The same measurements under other limits: nothing is run."""
+    """What is chosen from a result's measurements, under its own limits or others: nothing is run."""
     study = result.study.model_copy(update={"require": result.study.require if require is None else tuple(require),
                                             "prefer": prefer or result.study.prefer})
     choice = choose(result.rows, result.predictions, result.truth, study.require, study.prefer, result.baselines,

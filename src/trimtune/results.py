@@ -168,11 +168,11 @@ class Verdict(Record):
 class Choice(Record):
     """What `choose` concludes. `picked` is None when nothing is inside the limits; `sentence` says it in words."""
 
-    picked: str | None
-    runner_up: str | None
-    binding_limit: str | None
-    rejected: tuple[Rejection, ...]
-    sentence: str
+    picked: str | None = None
+    runner_up: str | None = None
+    binding_limit: str | None = None
+    rejected: tuple[Rejection, ...] = ()
+    sentence: str = ""
     tied: tuple[str, ...] = ()
     """candidates whose quality cannot be told apart from the best one's"""
     unbeaten_baselines: tuple[str, ...] = ()
@@ -222,7 +222,7 @@ class Result(Record):
     rows: tuple[Row, ...]
     searches: tuple[Search, ...]
     steps: tuple[Step, ...]
-    choice: Choice
+    choice: Choice = Choice()
     predictions: dict[str, tuple[int | tuple[float, int], ...]] = Field(default_factory=dict)
     """candidate name → predicted label index of every test row; of a language model (nll, tokens) of every prompt's rows"""
     by_answer: dict[str, tuple[tuple[int, ...], ...]] = Field(default_factory=dict)
