@@ -209,6 +209,8 @@ def test_the_next_smaller_model_is_tuned_measured_and_told_but_not_picked(run, r
     assert "## The next smaller model" in text and str(verdict) in text.replace("\\", "")
     assert "mini:head@torch_eager" in (runs / "beside" / "report.html").read_text().replace("<wbr>", "")
     assert "mini:head@torch_eager" in (runs / "beside" / "readings.jsonl").read_text()
+    took = flow.plan(found.study, runs).forecast
+    assert took["mini:head"]["minutes"] > 0 and set(took) == {"head", "mini:head"}, "what the smaller one takes is forecast too"
     tunes = {step.key for step in found.steps if step.step == "tune" and not step.reused}
     named = run(name="named", model=str(small), trim=["none"], engine=["torch_eager"], require={})
     assert tunes and all(step.reused for step in named.steps if step.step == "tune"), "to ship it nothing is tuned again"

@@ -74,15 +74,11 @@ def tune(train: str | Path, *, out: str | Path, model: str = "minilm", method: s
         raise TrimtuneError(f"learning_rate: {learning_rate:g} was given.", "Allowed: a number above 0.",
                             "Leave it out to take the middle of the method's range.")
     use = uses("method", [{method: config} if config else method], task.replace("-", "_"), Place("method"))[0]
-    folder = Path(out).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise TrimtuneError(f"out: {folder} is {'not empty' if folder.is_dir() else 'a file'}.",
-                            "Allowed: a folder that is absent or empty.", "Choose another folder, or move what is there away.")
     return single.tune(str(train), model=model, method=use.name, config=use.config, learning_rate=learning_rate, epochs=epochs,
                        batch_size=batch_size, max_length=max_length, precision=precision, patience=patience,
                        class_weights=class_weights, packing=packing, seed=seed,
                        validation=str(validation) if validation else None, test=str(test) if test else None, data=data,
-                       out=folder, task=task.replace("-", "_"), watch=watch)
+                       out=Path(out).expanduser(), task=task.replace("-", "_"), watch=watch)
 
 
 def load(bundle: str | Path, n_threads: int | None = None) -> Predictor | Generator:

@@ -208,7 +208,7 @@ class Plan(Record):
     candidates: tuple[Candidate, ...]
     base: dict[str, Any]
     forecast: dict[str, dict[str, Any]]
-    """method label → minutes of one fit, of the whole search at most, and peak memory"""
+    """method label, `model:method` of a smaller model → minutes of one fit, of the whole search at most, and peak memory"""
     unavailable: dict[str, str]
     """name of a candidate that can't run here → why"""
 

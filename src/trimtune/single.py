@@ -21,7 +21,7 @@ from trimtune.study.document import Place
 from trimtune.study.stored import prepared
 from trimtune.study.uses import refuse_packing
 from trimtune.tasks._base import base_of, reading_of
-from trimtune.tasks._inputs import READING
+from trimtune.tasks._inputs import READING, reading_in
 from trimtune.tune import search
 from trimtune.tune.fits import Fits
 from trimtune.tune.parallel import launched
@@ -63,8 +63,9 @@ def tune(train: str, *, out: Path, model: str = "minilm", method: str = "lora", 
         StepFailed: the fit failed.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TrimtuneError(f"--out {out} exists and is not an empty folder.",
-                            "It must be a new or empty folder: nothing is overwritten.", "Choose another folder.")
+        raise TrimtuneError(f"out: {out} is {'not empty' if out.is_dir() else 'a file'}.",
+                            "Allowed: a folder that is absent or empty; nothing is overwritten.",
+                            "Choose another folder, or move what is there away.")
     use = Use(name=method.replace("-", "_"), config=config or {}, given=config or {})
     refuse_packing(packing, task, (use,), Place("packing"))
     low, high = parts.load("method", use.name).LEARNING_RATES
@@ -132,9 +133,8 @@ def _card(made: Artifact, found: dict[str, Any], name: str) -> str:
 
 def _template(made: Artifact, name: str) -> str:
     """The line that gives the tokenizer the template of the rows, where they had one; the study's may not be its own."""
-    given = json.loads((made.folder / READING).read_text(encoding="utf-8")) if (made.folder / READING).is_file() else {}
     line = f'tokenizer.chat_template = json.load(open("{name}/{READING}"))["template"]\n'
-    return f"import json\n\n{line}" if given.get("template") else ""
+    return f"import json\n\n{line}" if reading_in(made.folder).get("template") else ""
 
 
 def _hand_over(made: Artifact, found: dict[str, Any], scratch: Path, out: Path) -> None:

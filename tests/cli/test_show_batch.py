@@ -47,3 +47,13 @@ def test_what_a_run_would_refuse_is_refused(study: Path, change: tuple[str, str]
     told = capsys.readouterr().err
     for word in said:
         assert word in told
+
+
+def test_the_first_token_of_a_text_is_not_called_learned(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.csv").write_text("text\n" + "".join(f"The Mill {n} serves fast food.\n" for n in range(8)), encoding="utf-8")
+    assert main(["show-batch", str(study), "--rows", "1"]) == 0
+    row = capsys.readouterr().out.split("\nrow ")[1]
+    told = row.split(":")[1].split("\n")[0]
+    tokens, learned = (int(part.split()[0]) for part in told.split(","))
+    assert learned == tokens - 1
+    assert row.split("\n")[1].startswith("<s>«")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from trimtune.measure import answers
+from trimtune.measure._lm_subject import Prompt
 from trimtune.records import AnswerFormat
 
 SAID = ["The Mill is cheap.", "no", "They had 4 eggs", "THE MILL"]
@@ -47,6 +49,17 @@ def test_numbers_are_read_only_where_all_references_hold_one() -> None:
     assert (found.value, found.note) == (None, "not every reference holds a number")
     sums = summarized(["so 3 + 4 = 7", "It's 1,200.", "none"], [["#### 7"], ["1200"], ["5", "five is 5"]])["number_match"]
     assert (sums.value, sums.n, sums.interval) == (pytest.approx(2 / 3), 3, "Wilson 95%")
+
+
+def test_candidates_that_hold_fewer_tokens_answer_a_part_of_the_same_prompts() -> None:
+    prompts = [Prompt([0] * (5 + at % 7), str(at), ["yes"], at) for at in range(300)]
+    asked = {}
+    for most in (99, 10, 8):
+        short = [prompt for prompt in prompts if len(prompt.tokens) <= most]
+        found, too_long = answers.drawn(SimpleNamespace(prompts=short, too_long=300 - len(short)), answers.Config())
+        asked[most] = {prompt.text for prompt in found}
+        assert len(found) + too_long == 100
+    assert asked[8] < asked[10] < asked[99]
 
 
 def test_intervals_narrow_with_the_prompts() -> None:

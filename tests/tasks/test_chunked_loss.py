@@ -27,6 +27,23 @@ def test_chunked_loss_and_gradients_equal_the_plain_ones(frozen_weight, rows):
     assert found[1][1][::7].abs().max() == 0  # ignored tokens get no gradient
 
 
+def test_without_gradients_each_chunk_is_one_product():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Products(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.matmul)
+            return function(*args, **kwargs or {})
+
+    hidden, weight, labels = tensors(False)
+    products = Products()
+    with torch.inference_mode(), products:
+        chunked(hidden, weight, labels, rows=10)
+    assert products.count == -(-int((labels != IGNORED).sum()) // 10)
+
+
 def test_no_label_that_counts_gives_zero_and_no_nan():
     hidden, weight, _ = tensors(True)
     loss = chunked(hidden, weight, torch.full((50,), IGNORED))

@@ -93,3 +93,7 @@ def test_a_language_model_must_have_the_same_tokenizer(raced: Any, tmp_path: Pat
     asked = {"task": "causal-lm", "model": str(own), "tune": ["full"]}
     refused(raced, "another tokenizer", smaller=other, **asked)
     assert [candidate.name for candidate in raced(alike, **asked).candidates] == ["alike:full@torch_eager"]
+    tokenizer = AutoTokenizer.from_pretrained(alike)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    tokenizer.save_pretrained(alike)
+    refused(raced, "another chat template", smaller=alike, **asked)

@@ -16,7 +16,7 @@ from trimtune.errors import TrimtuneError
 from trimtune.study import data
 from trimtune.tasks import _shapes
 from trimtune.tasks import text_classification as task
-from trimtune.trim import _stream, prune_ffn, prune_heads, prune_width
+from trimtune.trim import _narrower, _stream, prune_ffn, prune_heads, prune_width
 from trimtune.trim._drawn import of_equal_length
 from trimtune.tune.recovery import Setting
 
@@ -37,7 +37,7 @@ def test_other_encoders_are_cut_and_read_back(tmp_path: Path) -> None:
             silence(masked.get_submodule(entry), KEPT)
         for tail in stream.tail:
             silence(masked.get_submodule(tail), TAIL)
-        _stream.cut(model, stream, KEPT, TAIL)
+        _narrower.cut(model, stream, KEPT, TAIL)
         assert (model.config.hidden_size, model.config.num_attention_heads) == (24, 3), name
         assert model.get_submodule(stream.readers[0]).weight.shape == (32, 24), "four heads of eight channels are left"
         assert all(model.get_submodule(table).weight.shape[1] == 24 for table in stream.tables)
@@ -66,7 +66,7 @@ def silence(linear: torch.nn.Linear, kept: torch.Tensor) -> None:
 @pytest.mark.slow
 def test_heads_and_neurons_can_go_afterwards() -> None:
     model = encoders()[0]
-    _stream.cut(model, _stream.stream_of(model), KEPT, TAIL)
+    _narrower.cut(model, _stream.stream_of(model), KEPT, TAIL)
     blocks = prune_heads.attention_blocks(model)
     prune_heads.remove(model, blocks, [torch.tensor([0, 3])] * 2)
     assert model.get_submodule(blocks[0][1]).weight.shape == (24, 16)
@@ -95,7 +95,7 @@ def test_other_architectures_are_refused() -> None:
                   MPNetForSequenceClassification(MPNetConfig(num_hidden_layers=2, **SMALL)),
                   AlbertForSequenceClassification(AlbertConfig(num_hidden_layers=2, embedding_size=32, **SMALL))):
         with pytest.raises(TrimtuneError, match=r"read back with 24|answers otherwise, or not at all, with fewer"):
-            _stream.cut(model.eval(), _stream.stream_of(model), KEPT, TAIL)
+            _narrower.cut(model.eval(), _stream.stream_of(model), KEPT, TAIL)
 
 
 def test_what_stays_is_a_multiple_of_a_head() -> None:

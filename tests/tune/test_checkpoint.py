@@ -211,8 +211,12 @@ def test_two_processes_do_not_share_a_fit(toy: Any, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(checkpoint, "_LOCK_SECONDS", 0.1)
     first, second = (checkpoint.Checkpoints(tmp_path / "kept", every=0) for _ in range(2))
     assert (first.on, second.on) == (True, False)
+    (tmp_path / "kept" / "fresh").write_text("what the first is writing")
+    third = checkpoint.Checkpoints(tmp_path / "kept", every=0)
+    third.save_if_due(*toy)
     second.save_if_due(*toy)
     assert not list((tmp_path / "kept").glob("*.safetensors"))
+    assert (tmp_path / "kept" / "fresh").exists(), "they leave the first one's file alone"
 
 
 def test_where_nothing_can_be_written_the_fit_goes_on(toy: Any, tmp_path: Path) -> None:

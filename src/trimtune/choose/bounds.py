@@ -7,18 +7,16 @@ With `surely` what counts is the end of the 95% interval of the paired differenc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trimtune.choose.compare import Difference
 from trimtune.records import Limit
 from trimtune.results import Row
+from trimtune.tasks._perplexity import perplexity
 
 Paired = Callable[[str, str], Difference]
 """the first candidate's score minus the second one's, by their names"""
-_MOST = 700.0
-"""nats: e to more than this is no float"""
 
 
 @dataclass(frozen=True)
@@ -88,4 +86,4 @@ def _bound(row: Row, limit: Limit, rows: Sequence[Row], paired: Paired | None) -
 
 def _sure(limit: Limit, base: float, difference: Difference) -> float:
     """The worse end of the difference: of a fraction's own, or of a perplexity's from that of the log-likelihoods."""
-    return difference.low if limit.op == ">=" else base * (math.exp(min(-difference.low, _MOST)) - 1)
+    return difference.low if limit.op == ">=" else base * (perplexity(-difference.low) - 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from trimtune.choose.bleu import Texts
@@ -11,13 +10,11 @@ from trimtune.choose.likelihood import Likelihoods
 from trimtune.choose.limits import figure
 from trimtune.choose.speeds import LATENCY, Ratio, Speeds, overlap
 from trimtune.results import Row
+from trimtune.tasks._perplexity import perplexity
 
 MORE = {"latency_p50_ms": "slower", "size_mb": "larger", "fit_seconds": "longer to tune"}
 LESS = {"latency_p50_ms": "faster", "size_mb": "smaller", "fit_seconds": "cheaper to tune"}
 MOST = {"latency_p50_ms": "fastest", "size_mb": "smallest", "fit_seconds": "cheapest to tune"}
-
-_MOST = 700.0
-"""nats: e to more than this is no float"""
 
 
 def ratio(row: Row, other: Row, reading: str, words: dict[str, str], speeds: Speeds) -> str:
@@ -122,11 +119,6 @@ def beside(compared: Compared, first: str, second: str) -> str:
     one, other = map(percent, scores)
     value, low, high = (f"{100 * end:+.1f}" for end in ends)
     return f"{one}% against {other}% of {compared.n} test rows right ({value} points, 95% interval {low} to {high})"
-
-
-def perplexity(nats: float) -> float:
-    """Of a mean negative log-likelihood, or the ratio of two perplexities from the difference of their logarithms; finite."""
-    return math.exp(min(nats, _MOST))
 
 
 def changed(compared: Compared, first: str, second: str) -> str:

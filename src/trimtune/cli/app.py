@@ -196,7 +196,8 @@ def predict(bundle: o.Bundle, texts: o.Texts = None, file: o.Rows = None, column
 
 @app.command()
 def chat(folder: o.LanguageModel, system: o.System = "", max_new: o.MaxNew = 200) -> None:
-    """Talk with a bundle or a folder of a language model: answers are streamed, greedily decoded. A pipe's lines are prompts.
+    """Talk with a bundle or a folder of a language model: answers are streamed, greedily decoded. A pipe's lines
+    are said in turn, commands too; for an answer per row, `trimtune predict --file`.
 
     Example: trimtune chat fitted/
 

@@ -74,7 +74,7 @@ class _Talk:
 
 
 def chat(folder: Path, system: str, max_new: int) -> None:
-    """Answer each line until the input ends. From a pipe, a line is a prompt and nothing else is printed.
+    """Answer each line until the input ends. A pipe's lines are said in turn, commands too; only answers are printed to stdout.
 
     Args:
         folder: a bundle, or what a fit or an engine wrote.

@@ -25,7 +25,6 @@ Source: ggml-org/ggml, docs/gguf.md (2023), the format; ggml-org/llama.cpp, pull
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +37,7 @@ from trimtune.engines._torch_decoder import TorchDecoder
 from trimtune.errors import TrimtuneError
 from trimtune.process import threads as cores
 from trimtune.tasks import causal_lm
-from trimtune.tasks._inputs import READING
+from trimtune.tasks._inputs import reading_in
 from trimtune.trim._model_folder import write_beside
 
 NUMERICS = {"causal_lm": ("plain", "int8", "int4")}
@@ -137,6 +136,5 @@ def _merged(source: Path) -> Any:
 
 def _template(source: Path, tokenizer: Any) -> str:
     """The chat template that the model was tuned with: its study's own, else the tokenizer's."""
-    reading = json.loads((source / READING).read_text(encoding="utf-8")) if (source / READING).is_file() else {}
-    found = reading.get("template") or tokenizer.chat_template
+    found = reading_in(source).get("template") or tokenizer.chat_template
     return found if isinstance(found, str) else ""

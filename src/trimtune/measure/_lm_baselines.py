@@ -33,9 +33,9 @@ def run(folder: Path, *, baseline: str, base: Path, rows: Path, task: str, max_l
     subject = subject_of(part, model, rows, max_length, reading, lambda: Loaded(TorchDecoder(part.load_model(model)), 0.0, False))
     config = answers.Config(**configs.get("answers", {}))
     if rule.answer:
-        prompts = answers.drawn(subject, config)
+        prompts, too_long = answers.drawn(subject, config)
         said = rule.answer([prompt.text for prompt in prompts])
-        taken = {"answers": answers.as_sample(prompts, said, config, subject.too_long)}
+        taken = {"answers": answers.as_sample(prompts, said, config, too_long)}
     else:
         taken = {"perplexity": perplexity.sample(subject, perplexity.Config(**configs.get("perplexity", {}))),
                  "answers": answers.sample(subject, config)}

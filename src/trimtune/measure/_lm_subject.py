@@ -26,6 +26,8 @@ class Prompt(NamedTuple):
     tokens: list[int]
     text: str
     references: list[str]
+    at: int
+    """its place among all distinct prompts, those too long for this candidate counted"""
 
 
 @dataclass
@@ -85,8 +87,8 @@ def subject_of(task: ModuleType, folder: Path, rows: Path, max_length: int, read
     tokenizer, test = task.load_tokenizer(folder), language.load(rows).test
     inputs = task.inputs(tokenizer, test, max_length, "test", **reading)
     rendering, asked = task.rendered(tokenizer, **reading), _asked(test)
-    prompts = [Prompt(rendering.asked(turns, "test"), as_text(turns), [test.rows[index][-1].content for index in indices])
-               for turns, indices in asked.items() if turns[-1].role != TEXT]
+    prompts = [Prompt(rendering.asked(turns, "test"), as_text(turns), [test.rows[index][-1].content for index in indices], at)
+               for at, (turns, indices) in enumerate((turns, rows) for turns, rows in asked.items() if turns[-1].role != TEXT)]
     ends, loaded = task.ends(rendering) if prompts else set(), opened()
     short = [prompt for prompt in prompts if len(prompt.tokens) <= min(max_length, loaded.run.context - 1)]
     starts = [prompt.tokens for prompt in short or prompts] or [ids[:max(1, len(ids) // 2)] for ids in inputs.ids]

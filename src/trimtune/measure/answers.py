@@ -58,10 +58,12 @@ def sample(subject: LMSubject, config: Config) -> dict[str, Any]:
     """Of each prompt: BLEU's statistics, ROUGE-L, and what is the same; of the first few, the answers. Or `lacking`: why none."""
     if not subject.prompts:
         return {"lacking": "no prompt is short enough" if subject.too_long else "plain texts have no prompts to answer"}
-    prompts = drawn(subject, config)
+    prompts, too_long = drawn(subject, config)
+    if not prompts:
+        return {"lacking": "no prompt that was drawn is short enough"}
     found = _answered(subject, prompts, config)
     said = [subject.tokenizer.decode(answer.tokens, skip_special_tokens=True).strip() for answer in found]
-    return as_sample(prompts, said, config, subject.too_long, [answer.ended for answer in found])
+    return as_sample(prompts, said, config, too_long, [answer.ended for answer in found])
 
 
 def as_sample(prompts: list[Prompt], said: list[str], config: Config, too_long: int,
@@ -74,10 +76,12 @@ def as_sample(prompts: list[Prompt], said: list[str], config: Config, too_long: 
                          for prompt, text, end in shown]}
 
 
-def drawn(subject: LMSubject, config: Config) -> list[Prompt]:
-    """The prompts that every candidate is asked, in the file's order."""
-    order = np.random.default_rng(config.seed).permutation(len(subject.prompts))[:config.rows]
-    return [subject.prompts[index] for index in sorted(order)]
+def drawn(subject: LMSubject, config: Config) -> tuple[list[Prompt], int]:
+    """The prompts that every candidate is asked, in the file's order, and how many more are too long for this one."""
+    order = np.random.default_rng(config.seed).permutation(len(subject.prompts) + subject.too_long)[:config.rows]
+    chosen = set(order.tolist())
+    asked = [prompt for prompt in subject.prompts if prompt.at in chosen]
+    return asked, len(chosen) - len(asked)
 
 
 def _answered(subject: LMSubject, prompts: list[Prompt], config: Config) -> list[Answer]:

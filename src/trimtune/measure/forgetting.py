@@ -17,7 +17,6 @@ Source: McCloskey and Cohen 1989, "Catastrophic interference in connectionist ne
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,7 @@ from trimtune.records import Better, Reading, Study
 from trimtune.study import general
 from trimtune.study.turns import TEXT, Turn
 from trimtune.tasks._chunked_loss import IGNORED
+from trimtune.tasks._perplexity import perplexity
 from trimtune.tasks._rendering import Rendering
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 TASKS = ("causal_lm",)
 READINGS: dict[str, tuple[str, Better]] = {"general_perplexity": ("1", "lower"), "forgetting": ("nats", "lower")}
 ROUNDS = 1
-_MOST = 700.0
-"""nats per token beyond which exp() overflows"""
 
 
 class Config(BaseModel):
@@ -99,14 +97,14 @@ def summarize(samples: list[dict[str, Any]], config: Config, reference: dict[str
         return {name: _reading(name, None, 0, (None, None), "the general text has too few tokens") for name in READINGS}
     own_N2 = _sums(taken)
     low, high = bootstrap(own_N2, _mean, config.seed)
-    found = [_reading("general_perplexity", _perplexity(_total(own_N2)), len(own_N2), (_perplexity(low), _perplexity(high)))]
+    found = [_reading("general_perplexity", perplexity(_total(own_N2)), len(own_N2), (perplexity(low), perplexity(high)))]
     if untuned.get("tokens") != taken["tokens"]:
         why = untuned.get("lacking", "the untuned model reads the text as other tokens")
         return {reading.name: reading for reading in (*found, _reading("forgetting", None, 0, (None, None), why))}
     other_N2 = _sums(untuned)
     lost_N2 = np.stack([own_N2[:, 0] - other_N2[:, 0], own_N2[:, 1]], axis=1)
     found.append(_reading("forgetting", _total(lost_N2), len(lost_N2), bootstrap(lost_N2, _mean, config.seed),
-                          f"perplexity {_perplexity(_total(other_N2)):.4g} of the untuned model"))
+                          f"perplexity {perplexity(_total(other_N2)):.4g} of the untuned model"))
     return {reading.name: reading for reading in found}
 
 
@@ -116,10 +114,6 @@ def _sums(taken: dict[str, Any]) -> np.ndarray:
 
 def _total(sums_N2: np.ndarray) -> float:
     return float(_mean(sums_N2.sum(axis=0)[None])[0])
-
-
-def _perplexity(nats: float) -> float:
-    return math.exp(min(nats, _MOST))
 
 
 def _mean(sums_B2: np.ndarray) -> np.ndarray:

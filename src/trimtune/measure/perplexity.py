@@ -15,7 +15,6 @@ Source: Jelinek et al. 1977, "Perplexity – a measure of the difficulty of spee
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from typing import Any
 
@@ -26,12 +25,11 @@ from trimtune.measure import _likelihood
 from trimtune.measure._intervals import bootstrap
 from trimtune.measure._lm_subject import LMSubject
 from trimtune.records import Better, Reading
+from trimtune.tasks._perplexity import perplexity
 
 TASKS = ("causal_lm",)
 READINGS: dict[str, tuple[str, Better]] = {"perplexity": ("1", "lower")}
 ROUNDS = 1
-_MOST = 700.0
-"""nats per token beyond which exp() overflows; no model that is of any use comes near"""
 
 
 class Config(BaseModel):
@@ -82,7 +80,7 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
     low, high = bootstrap(grouped_G2, lambda sums_B2: sums_B2[:, 0] / sums_B2[:, 1], config.seed)
     nll, tokens = sums_N2.sum(axis=0)
     unit, better = READINGS["perplexity"]
-    value, low, high = (math.exp(min(mean, _MOST)) for mean in (nll / tokens, low, high))
+    value, low, high = (perplexity(mean) for mean in (nll / tokens, low, high))
     unlike = "rows" if len(grouped_G2) == len(sums_N2) else f"{len(grouped_G2)} prompts"
     return {"perplexity": Reading(name="perplexity", value=value, unit=unit, better=better, n=len(sums_N2), low=low, high=high,
                                   interval=f"bootstrap over {unlike} 95%", note="; ".join(taken["notes"]))}

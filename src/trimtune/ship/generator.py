@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,7 +16,7 @@ from trimtune.ship.manifest import MODEL
 from trimtune.ship.prompts import prompt_of
 from trimtune.study.turns import TEXT, USER, Row, Turn
 from trimtune.tasks import causal_lm
-from trimtune.tasks._inputs import READING
+from trimtune.tasks._inputs import READING, reading_in
 
 if TYPE_CHECKING:
     from trimtune.engines._decoding import Decoder
@@ -159,5 +158,4 @@ def _reading(folder: Path) -> dict[str, Any]:
         raise TrimtuneError(f"{folder} holds no language model of ours: there is no {READING}.",
                             "Allowed: a bundle, or what `trimtune tune --task causal-lm` or a run of such a study wrote.",
                             "Give such a folder.")
-    found: dict[str, Any] = json.loads((folder / READING).read_text(encoding="utf-8"))
-    return found
+    return reading_in(folder)

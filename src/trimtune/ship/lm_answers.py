@@ -24,7 +24,7 @@ from trimtune.ship.lm_parity import Allowed, LMHop
 from trimtune.study.language import Split
 from trimtune.tasks import causal_lm
 from trimtune.tasks._chunked_loss import IGNORED
-from trimtune.tasks._inputs import READING, Inputs
+from trimtune.tasks._inputs import READING, Inputs, reading_in
 
 if TYPE_CHECKING:
     Logits = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -73,8 +73,7 @@ def read(folder: Path) -> dict[str, Any]:
     """What a folder says about how its rows became tokens."""
     if not (folder / READING).is_file():
         raise StepFailed(f"its folder has no {READING}, so nothing says how prompts become tokens")
-    found: dict[str, Any] = json.loads((folder / READING).read_text(encoding="utf-8"))
-    return found
+    return reading_in(folder)
 
 
 def record(kept: Path, split: Split, max_length: int, open_: Callable[..., Side], *where: Any) -> None:

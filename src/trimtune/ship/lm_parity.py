@@ -25,6 +25,7 @@ import numpy as np
 
 from trimtune import parts
 from trimtune.records import Record
+from trimtune.tasks._perplexity import perplexity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -202,8 +203,7 @@ def allowed_of(engine: str, numerics: str, precision: str) -> Allowed:
 
 
 def _perplexity(nll: float, counted: int) -> float:
-    mean = nll / max(counted, 1)
-    return math.exp(min(mean, 700.0)) if mean == mean else math.nan
+    return perplexity(nll / max(counted, 1))
 
 
 def parting(row: int, ids: Sequence[int], position: int, expected: int, given: int, tokenizer: Any) -> Divergence:

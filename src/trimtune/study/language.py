@@ -69,8 +69,9 @@ def read(spec: DataSpec, seed: int) -> Rows:
 
 
 def content(rows: Rows) -> dict[str, Any]:
-    """What the rows say, for the key of the step that keeps them."""
-    return {"kind": rows.facts.kind, "content": key_of(**{name: getattr(rows, name).rows for name in SPLITS})}
+    """What the rows say and where they stood, for the key of the step that keeps both."""
+    splits = {name: [getattr(rows, name).rows, getattr(rows, name).numbers] for name in SPLITS}
+    return {"kind": rows.facts.kind, "content": key_of(**splits)}
 
 
 def summary(rows: Rows) -> dict[str, Any]:

@@ -14,6 +14,8 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 """of model.safetensors in sentence-transformers/all-MiniLM-L6-v2 (22.7 million parameters, Apache-2.0)"""
 
 WEIGHTS = "model.safetensors"
+SUFFIXES = frozenset({".json", ".txt", ".model", ".safetensors", ".jinja"})
+"""of the files that make a model folder; tokenizers keep their chat template in a .jinja"""
 
 
 def locate(model: str) -> Path:
@@ -69,7 +71,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return _checked(Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])))
+        return _checked(Path(snapshot_download(name, allow_patterns=[f"*{end}" for end in sorted(SUFFIXES)])))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise TrimtuneError(f"model: '{name}' can't be fetched from the hub ({str(error).splitlines()[0]}).",
                             "Allowed: `minilm` (embedded, needs no network), a local folder, or a hub id that can be reached.",

@@ -13,11 +13,10 @@ from trimtune import parts
 from trimtune.errors import TrimtuneError
 from trimtune.records import Artifact, Study
 from trimtune.store import Store, sha256
-from trimtune.study.model import WEIGHTS, locate
+from trimtune.study.model import SUFFIXES, WEIGHTS, locate
 from trimtune.tasks import _shapes
 from trimtune.tasks._inputs import READING
 
-_SUFFIXES = {".json", ".txt", ".model", ".safetensors", ".jinja"}
 _OF_A_FIT = {READING, "metrics.json"}
 """what an earlier fit of ours said about itself in this folder"""
 
@@ -58,7 +57,7 @@ def _copy(folder: Path, *, source: Path, task: str, labels: Sequence[str], name:
 
 
 def _files(source: Path) -> list[Path]:
-    return sorted(path for path in source.iterdir() if path.is_file() and path.suffix in _SUFFIXES and path.name not in _OF_A_FIT)
+    return sorted(path for path in source.iterdir() if path.is_file() and path.suffix in SUFFIXES and path.name not in _OF_A_FIT)
 
 
 def _parameters(path: Path) -> int:

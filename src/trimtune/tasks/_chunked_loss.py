@@ -30,6 +30,10 @@ def chunked(hidden_ND: torch.Tensor, weight_VD: torch.Tensor, labels_N: torch.Te
 
     Tokens whose label is -100 are left out before anything is computed.
     """
+    import torch
+
+    if not torch.is_grad_enabled():  # a function's `needs_input_grad` is told of what could learn, whatever the mode
+        hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()
     counted, rows = labels_N != IGNORED, rows or (256 if hidden_ND.device.type == "cpu" else 4096)
     loss: torch.Tensor = _function().apply(hidden_ND[counted], weight_VD, labels_N[counted], rows)
     return loss
@@ -49,6 +53,8 @@ def _function() -> Any:
                 logits = (h @ weight.t()).float()
                 spread = logits.logsumexp(-1, keepdim=True)
                 total += (spread - logits.gather(1, wanted)).sum()
+                if d_hidden is None and d_weight is None:
+                    continue
                 d_logits = logits.sub_(spread).exp_().scatter_add_(1, wanted, torch.full_like(spread, -1.0)).to(h.dtype)
                 if d_hidden is not None:
                     torch.mm(d_logits, weight, out=d_hidden[at:at + rows])

@@ -96,7 +96,7 @@ class Rendering:
                 (shortened if pieces else left_out).append(number)
             for piece, marks in pieces:
                 found.ids.append(piece)
-                found.learned.append(marks)
+                found.learned.append([False, *marks[1:]])  # nothing stands before the first
                 found.numbers.append(number)
         if not found.ids:
             raise TrimtuneError(f"{name}: none of {len(split)} rows fits into {max_length} tokens (fit.max_length).",
@@ -118,7 +118,7 @@ class Rendering:
             piece, marks = self._stretch(text, answer)
             ids += piece
             learned += marks
-        if not any(learned):
+        if not any(learned[1:]):
             raise TrimtuneError(f"{at}: no token is learned.", "A row must have an answer, or a text, of at least one token.",
                                 "Correct or remove the row.")
         if self.kind != "text" and self.loss == "answers" and all(learned[len(self._begin(row)):]):

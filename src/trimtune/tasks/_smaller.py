@@ -42,11 +42,16 @@ def rival_of(study: Study, base: Artifact, labels: Sequence[str], store: Store) 
         raise TrimtuneError(f"smaller: {study.smaller} has {other:,} parameters, the study's model {own:,}.",
                             "It must be a smaller model than the study's own.", "Name a smaller one, or remove the key.")
     module = parts.load("task", study.task)
-    if module.rows is language and len({str(sorted(module.load_tokenizer(each.folder).get_vocab().items()))
-                                        for each in (base, found)}) > 1:
-        raise TrimtuneError(f"smaller: {study.smaller} has another tokenizer than {study.model}.",
-                            "Perplexities can be compared over the same tokens only.",
-                            "Name a smaller model of the same family, or remove the key.")
+    if module.rows is language:
+        tokenizers = [module.load_tokenizer(each.folder) for each in (base, found)]
+        if len({str(sorted(one.get_vocab().items())) for one in tokenizers}) > 1:
+            raise TrimtuneError(f"smaller: {study.smaller} has another tokenizer than {study.model}.",
+                                "Perplexities can be compared over the same tokens only.",
+                                "Name a smaller model of the same family, or remove the key.")
+        if not study.data.template and len({one.chat_template or "" for one in tokenizers}) > 1:
+            raise TrimtuneError(f"smaller: {study.smaller} has another chat template than {study.model}.",
+                                "Perplexities can be compared over the same tokens only.",
+                                "Give both one template with data.template, or remove the key.")
     chains = expand(plain) or every(plain)
     return Rival(plain, found, [chain.model_copy(update={"model": study.smaller}) for chain in chains])
 

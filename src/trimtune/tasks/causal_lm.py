@@ -12,7 +12,6 @@ the method left something beside the weights, `adapter/` in PEFT's own format.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,8 @@ from trimtune.study.text_file import lines, shown
 from trimtune.study.turns import ASSISTANT, TEXT, USER, Turn
 from trimtune.tasks import _chunked_teacher, _pretrained
 from trimtune.tasks._chunked_loss import IGNORED, chunked
-from trimtune.tasks._inputs import READING, Inputs
+from trimtune.tasks._inputs import Inputs, reading_in
+from trimtune.tasks._perplexity import perplexity
 from trimtune.tasks._rendering import Rendering, end_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def load_model(folder: Path, attention: str = "sdpa", merge: bool = True) -> tor
 
 def example(folder: Path, max_length: int) -> str:
     """How someone with transformers alone asks the `model` of a tuned folder with its `tokenizer`, as rows were in training."""
-    rendering = rendered(load_tokenizer(folder), **json.loads((folder / READING).read_text(encoding="utf-8")))
+    rendering = rendered(load_tokenizer(folder), **reading_in(folder))
     stops = sorted(ends(rendering)) if rendering.kind != TEXT else []
     inputs = ('inputs = tokenizer.apply_chat_template([{"role": "user", "content": "a prompt"}], add_generation_prompt=True,\n'
               '                                       return_dict=True, return_tensors="pt")' if rendering.template else
@@ -208,7 +208,7 @@ def score(states_ND: torch.Tensor, weight_VD: torch.Tensor | None, labels_N: tor
 
 def metric(score_: float) -> float:
     """A mean log-likelihood as the metric that users know: the perplexity."""
-    return math.exp(min(-score_, 700.0))
+    return perplexity(-score_)
 
 
 def loss_of(class_weights_: str, splits: language.Rows) -> Callable[..., torch.Tensor]:

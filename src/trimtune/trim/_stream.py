@@ -1,9 +1,9 @@
-"""The stream of an encoder: the D channels that every block reads from and adds to, what each is worth, and fewer of them.
+"""The stream of an encoder: the D channels that every block reads from and adds to, and what each is worth.
 
     tables [·, D] + entries [D, E] → norm → blocks: readers [·, D] … writers [D, ·] → norm … → tail [D, D] → last [C, D]
 
 Inner widths (heads · d, neurons) stay. The outputs of the tail (a pooler, a dense layer of the head) are channels of their own.
-Which layers these are follows from their shapes and from where they stand, and is tried: see `cut`.
+Which layers these are follows from their shapes and from where they stand; _narrower.py cuts them and tries whether it was so.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.errors import TrimtuneError
-from trimtune.tasks import _shapes, text_classification
-from trimtune.trim import _drawn, _importance, prune_ffn, prune_heads
-from trimtune.trim._model_folder import base_of, plain_state
-from trimtune.tune.layers import kept_if_equal, sample
+from trimtune.tasks import text_classification
+from trimtune.trim import _drawn, prune_ffn, prune_heads
+from trimtune.trim._model_folder import base_of
 from trimtune.tune.recovery import Setting
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def stream_of(base: Any) -> Stream:
     try:
         attention, blocks = prune_heads.attention_blocks(base), prune_ffn.feed_forward_blocks(base)
     except TrimtuneError:
-        raise _refused(base, "has no blocks of plain linear layers, four of attention and two behind it") from None
+        raise refused(base, "has no blocks of plain linear layers, four of attention and two behind it") from None
     width, modules = base.config.hidden_size, dict(base.named_modules())
     readers = [name for inputs, _ in attention for name in inputs] + [up for ups, _ in blocks for up in ups]
     writers = [out for _, out in attention] + [down for _, down in blocks]
@@ -123,109 +122,6 @@ def importances(module: torch.nn.Module, stream: Stream, criterion: str, source:
     return _sum(found[name] for name in stream.norms if name in found), _sum(found[name] for name in stream.tail if name in found)
 
 
-def cut(module: torch.nn.Module, stream: Stream, kept: torch.Tensor, kept_tail: torch.Tensor) -> None:
-    """Cut an encoder to these channels, in place, and mark its config.
-
-    The reference is the whole model whose norms see the kept channels alone: it answers a few tokens first.
-
-    Args:
-        kept: channels of the stream in ascending order, a multiple of a head's.
-        kept_tail: outputs of the tail, as many; any where there is none.
-
-    Raises:
-        TrimtuneError: the cut model answers otherwise, or the one that is read back from its config and tensors does.
-    """
-    import torch
-
-    base, channels = base_of(module.eval()), prune_heads.head_size(base_of(module))
-    hooks = _narrowed(base, stream, kept, kept_tail)
-
-    def change() -> None:
-        for hook in hooks:
-            hook.remove()
-        for name in stream.norms:
-            _keep_normed(base.get_submodule(name), kept)
-        for name in stream.tables:
-            _keep_columns(base.get_submodule(name), kept)
-        for name in stream.readers:
-            _importance.keep_inputs(base.get_submodule(name), kept)
-        for name in stream.writers:
-            _importance.keep_outputs(base.get_submodule(name), kept)
-        for name in stream.tail:
-            _importance.keep_outputs(base.get_submodule(name), kept_tail)
-        for name in stream.last:
-            _importance.keep_inputs(base.get_submodule(name), kept_tail)
-        _cut_prompt(module, kept)
-
-    width = base.config.hidden_size
-    if not kept_if_equal(module, change, lambda: None):
-        raise _refused(base, "answers otherwise, or not at all, with fewer channels")
-    for name in ("hidden_size", "embedding_size"):
-        if getattr(base.config, name, None) == width and (name == "hidden_size" or not stream.entries):
-            setattr(base.config, name, len(kept))
-    base.config.num_attention_heads = len(kept) // channels  # of d channels each, which is what the model's code counts by
-    _shapes.mark(base.config)
-    with torch.no_grad():
-        if not _reads_back(module):
-            raise _refused(base, f"is another one when it is read back with {len(kept)} channels",
-                           "Try another ratio: embeddings as narrow as the stream are read without a projection.")
-
-
-def _narrowed(base: Any, stream: Stream, kept: torch.Tensor, kept_tail: torch.Tensor) -> list[Any]:
-    """Hooks under which the whole model answers as the cut one will."""
-    import torch
-
-    def only(stay: torch.Tensor, _: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(output).index_copy(-1, stay, output[..., stay])
-
-    def normed(norm: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        few = torch.nn.functional.layer_norm(inputs[0][..., kept], (len(kept),), norm.weight[kept], norm.bias[kept], norm.eps)
-        return torch.zeros_like(output).index_copy(-1, kept, few)
-
-    return [*(base.get_submodule(name).register_forward_hook(normed) for name in stream.norms),
-            *(base.get_submodule(name).register_forward_hook(partial(only, kept)) for name in stream.entries),
-            *(base.get_submodule(name).register_forward_hook(partial(only, kept_tail)) for name in stream.tail)]
-
-
-def _reads_back(module: torch.nn.Module) -> bool:
-    """Whether config and tensors give the same model again, tried on a few tokens."""
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    base, state = base_of(module), plain_state(module)
-    try:
-        again = _shapes.empty(AutoModelForSequenceClassification, base.config,
-                              {name: tuple(tensor.shape) for name, tensor in state.items()}, "eager")
-        again.load_state_dict(state, strict=False, assign=True)
-        return torch.allclose(again.eval()(**sample(base)).logits, base(**sample(base)).logits, atol=1e-4)
-    except (RuntimeError, ValueError):
-        return False
-
-
-def _keep_normed(norm: Any, kept: torch.Tensor) -> None:
-    import torch
-
-    norm.weight, norm.bias = (torch.nn.Parameter(one.detach()[kept].clone(), requires_grad=False)
-                              for one in (norm.weight, norm.bias))
-    norm.normalized_shape = (len(kept),)
-
-
-def _keep_columns(table: Any, kept: torch.Tensor) -> None:
-    import torch
-
-    table.weight = torch.nn.Parameter(table.weight.detach()[:, kept].clone(), requires_grad=False)
-    table.embedding_dim = len(kept)
-
-
-def _cut_prompt(module: Any, kept: torch.Tensor) -> None:
-    """A prompt holds embeddings [P, D]; a prefix holds keys and values of heads, which stay."""
-    from peft import PeftModel, PrefixTuningConfig
-
-    if isinstance(module, PeftModel) and not isinstance(module.active_peft_config, PrefixTuningConfig):
-        _keep_columns(module.prompt_encoder[module.active_adapter].embedding, kept)
-        module.active_peft_config.token_dim = len(kept)
-
-
 def _energies(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
     return _sum(matrix.square().sum(0) / matrix.square().sum().clamp_min(1e-30) for matrix in matrices)
 
@@ -237,6 +133,6 @@ def _sum(found: Any) -> torch.Tensor:
     return torch.stack(scores).sum(0) if scores else torch.zeros(0)
 
 
-def _refused(base: Any, why: str, do: str = "Leave prune_width out of `trim`, or use a model such as `minilm`.") -> TrimtuneError:
+def refused(base: Any, why: str, do: str = "Leave prune_width out of `trim`, or use a model such as `minilm`.") -> TrimtuneError:
     return TrimtuneError(f"prune_width: {type(base).__name__} {why}.",
                          "Allowed: BERT-like encoders (BERT, DistilBERT, RoBERTa, ELECTRA, ALBERT …).", do)

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.trim import _importance, _stream, prune_heads
+from trimtune.trim import _importance, _narrower, _stream, prune_heads
 from trimtune.trim._gradual import gradually
 from trimtune.trim._model_folder import base_of, size, write
 from trimtune.tune.recovery import Setting
@@ -79,12 +79,12 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
         stream = _stream.stream_of(base)
         score_D, tail_D = _stream.importances(module, stream, wanted.criterion, source, wanted.rows, setting)
         kept, kept_tail = (chosen(score, ratio, prune_heads.head_size(base)) for score in (score_D, tail_D))
-        _stream.cut(module, stream, kept, kept_tail)
+        _narrower.cut(module, stream, kept, kept_tail)
         return {"before": len(score_D), "after": len(kept), "parameters_before": parameters,
                 "importance_kept": round(_importance.share_kept([score_D], [kept]), 4)}
 
     def like(module: torch.nn.Module, told: dict[str, Any]) -> None:
-        _stream.cut(module, _stream.stream_of(base_of(module)), *[torch.arange(told["after"])] * 2)
+        _narrower.cut(module, _stream.stream_of(base_of(module)), *[torch.arange(told["after"])] * 2)
 
     module, facts = gradually(source, folder, setting, cut, like, ratio=wanted.ratio, steps=wanted.steps,
                               learning_rate=wanted.learning_rate, epochs=wanted.epochs, share=wanted.teacher)

@@ -93,6 +93,8 @@ class Checkpoints:
             self._save(model, masters, fitted)
         except (OSError, SafetensorError) as error:
             self._do_without(error)
+            with contextlib.suppress(OSError):
+                (self.folder / "fresh").unlink(missing_ok=True)
             return
         fitted.checkpoint_seconds += time.monotonic() - started
         self._wait(time.monotonic() - started)
@@ -155,8 +157,6 @@ class Checkpoints:
 
     def _do_without(self, error: Exception) -> None:
         self.on = False
-        with contextlib.suppress(OSError):
-            (self.folder / "fresh").unlink(missing_ok=True)
         emit("warning", text=f"no checkpoint can be kept ({cause_of(error)}); the fit goes on, but a stop would lose it")
 
 

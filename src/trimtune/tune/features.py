@@ -96,7 +96,8 @@ def _what_counts(head: torch.nn.Module, x: torch.Tensor, logits_BC: torch.Tensor
     for kept in (x[:, :1], x[torch.arange(len(x), device=x.device), last][:, None]):
         if torch.allclose(logits_of(head, kept).float(), logits_BC.float(), atol=near):
             return kept
-    raise ValueError("this model's head looks at more than one position of the text; its features can't be stored")
+    raise ValueError("this model's head looks at more than one position of the text; its features can't be stored: "
+                     "tune it with top_k_layers or lora")
 
 
 def logits_of(head: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:

@@ -94,7 +94,7 @@ def time_steps(folder: Path, *, base: Path, rows: Path, task: str, method: str, 
     def answer(batch: Sequence[int]) -> None:
         with torch.inference_mode():
             for piece, _ in ALONE.pieces(batch, 0 if below_seconds else at_once):
-                feed.answered(piece)
+                part.score(*feed.answered(piece))
         device.wait(place_)
 
     sizes = [feed.positions(batch) for batch in timed]
