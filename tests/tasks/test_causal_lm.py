@@ -11,8 +11,9 @@ from tests.study.faults import fault
 from trimtune.records import DataSpec
 from trimtune.study.language import Split
 from trimtune.study.turns import Row, Turn
-from trimtune.tasks import causal_lm
-from trimtune.tasks._rendering import Encoded, Rendering
+from trimtune.tasks import _encoded, causal_lm
+from trimtune.tasks._encoded import Encoded
+from trimtune.tasks._rendering import Rendering
 
 CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
@@ -115,7 +116,7 @@ def test_the_first_token_is_written_once(tokenizer: Any) -> None:
 
 
 def encoded(rendering: Rendering, max_length: int, *rows: Row) -> Encoded:
-    return rendering.encode(Split(list(rows), list(range(2, 2 + len(rows)))), max_length, "train")
+    return _encoded.encoded(rendering, Split(list(rows), list(range(2, 2 + len(rows)))), max_length, "train")
 
 
 def test_what_is_too_long_is_cut_whole_or_left_out_and_said(tokenizer: Any) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -14,9 +14,7 @@ from rich.text import Text
 from trimtune import parts
 from trimtune.errors import TrimtuneError
 from trimtune.study import model, read
-
-if TYPE_CHECKING:
-    from trimtune.tasks._rendering import Encoded
+from trimtune.tasks._encoded import Encoded, encoded
 
 _LEARNED, _SPECIAL, _REST = "bold green", "reverse", "dim"
 
@@ -37,18 +35,18 @@ def show(path: Path, count: int, console: Console) -> None:
     part.check_vocabulary(tokenizer, json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"])
     rows = part.rows.read(study.data, study.seed)
     rendering = part.rendering(tokenizer, study.data, rows.facts.kind)
-    encoded = {name: rendering.encode(getattr(rows, name), study.fit.max_length, name) for name in rows.facts.rows}
-    for note in [*rows.facts.notes, *rendering.words(), *(note for one in encoded.values() for note in one.notes)]:
+    splits = {name: encoded(rendering, getattr(rows, name), study.fit.max_length, name) for name in rows.facts.rows}
+    for note in [*rows.facts.notes, *rendering.words(), *(note for one in splits.values() for note in one.notes)]:
         console.print(Text(f"  - {note}"))
-    for name, one in encoded.items():
+    for name, one in splits.items():
         tokens, learned = (sum(map(len, one.ids)), sum(map(sum, one.learned)))
         console.print(Text(f"{name}: {len(one):,} rows, {tokens:,} tokens ({tokens / len(one):.0f} a row), "
                            f"{learned:,} learned ({learned / tokens:.0%})"))
     marked = not console.is_terminal
     legend = Text("\nlearned: ").append("between « and »" if marked else "green", _LEARNED)
     console.print(legend.append("; special tokens as the model has them; ↵ is a line break"))
-    for at in range(min(count, len(encoded["train"]))):
-        console.print(_row(encoded["train"], at, tokenizer, marked), soft_wrap=True)
+    for at in range(min(count, len(splits["train"]))):
+        console.print(_row(splits["train"], at, tokenizer, marked), soft_wrap=True)
 
 
 def _row(rows: Encoded, at: int, tokenizer: Any, marked: bool) -> Text:

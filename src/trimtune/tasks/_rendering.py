@@ -14,13 +14,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from trimtune.errors import TrimtuneError
-from trimtune.study.language import Split
 from trimtune.study.turns import ASSISTANT, TEXT, Row, Turn
 
 if TYPE_CHECKING:
@@ -28,27 +27,9 @@ if TYPE_CHECKING:
 
 _AFTER_PROMPT = "\n"
 """between a pair's prompt and its completion, where no template says more"""
-_NAMED = 10
-"""row numbers that a note lists"""
 _CLOCK = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 _TODAY = date(2024, 7, 26)
 """what Llama's templates say where no clock is at hand"""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """`ids[i]` are the tokens of a row, `learned[i]` marks those that the loss counts, `numbers[i]` is its row in the file.
-
-    A text that was cut into pieces is several rows of one number.
-    """
-
-    ids: list[list[int]] = field(default_factory=list)
-    learned: list[list[bool]] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -64,51 +45,6 @@ class Rendering:
     kind: str
     template: str = ""
     loss: str = "answers"
-
-    def encode(self, split: Split, max_length: int, name: str) -> Encoded:
-        """Every row of a split, none longer than `max_length` tokens.
-
-        A text that is longer is cut into pieces, of which each but the last is full; a single token left over is dropped.
-        A conversation that is longer loses its oldest questions and answers, whole; what is still longer is left out. `notes`
-        counts both and names rows.
-
-        Args:
-            name: of the split, for messages.
-
-        Raises:
-            TrimtuneError: the template fails, drops a turn or gives an answer no end; nothing is learned from a row; no row
-                is short enough.
-        """
-        found, longest = Encoded(), 0
-        shortened: list[int] = []
-        left_out: list[int] = []
-        for row, number in zip(split.rows, split.numbers, strict=True):
-            at = f"{name}: row {number}"
-            ids, learned = self.tokens(row, at)
-            whole, longest = len(ids) <= max_length, max(longest, len(ids))
-            if not whole and self.kind == "text":
-                pieces = [(ids[start:start + max_length], learned[start:start + max_length])
-                          for start in range(0, len(ids) - 1, max_length)]  # a single token at the end foretells nothing
-            else:
-                kept = self._shorter(row, at, max_length) if not whole else (ids, learned)
-                pieces = [kept] if kept else []
-            if not whole:
-                (shortened if pieces else left_out).append(number)
-            for piece, marks in pieces:
-                found.ids.append(piece)
-                found.learned.append([False, *marks[1:]])  # nothing stands before the first
-                found.numbers.append(number)
-        if not found.ids:
-            raise TrimtuneError(f"{name}: none of {len(split)} rows fits into {max_length} tokens (fit.max_length).",
-                                "A prompt with its answer is learned whole or not at all.",
-                            f"Raise fit.max_length; the longest row has {longest} tokens.")
-        if shortened:
-            what = "were cut into pieces" if self.kind == "text" else "lost their oldest turns"
-            found.notes.append(f"{name}: {_rows(shortened)} longer than {max_length} tokens {what}: {_listed(shortened)}")
-        if left_out:
-            found.notes.append(f"{name}: {_rows(left_out)} of {len(split)} longer than {max_length} tokens (fit.max_length) left "
-                               f"out; the longest has {longest}: {_listed(left_out)}")
-        return found
 
     def tokens(self, row: Row, at: str = "a row") -> tuple[list[int], list[bool]]:
         """A row's tokens, and which of them are learned."""
@@ -238,14 +174,6 @@ class Rendering:
         """By what a rendering is told from another: `kind`, what is `learned`, the hash of the `template`, "" for none."""
         return {"kind": self.kind, "learned": self.loss, "template": digest(self.template) if self.template else ""}
 
-    def _shorter(self, row: Row, at: str, max_length: int) -> tuple[list[int], list[bool]] | None:
-        system, rest = (row[:1], row[1:]) if row[0].role == "system" else ((), row)
-        for start in range(2, len(rest), 2):
-            ids, learned = self.tokens((*system, *rest[start:]), at)
-            if len(ids) <= max_length:
-                return ids, learned
-        return None
-
 
 def digest(template: str) -> str:
     """The short hash by which a template is told from another, in manifests and messages."""
@@ -276,11 +204,3 @@ def end_of(tokenizer: Any) -> int:
         raise TrimtuneError("model: its tokenizer has no end token.", "Without one no answer ever ends.",
                             "Set eos_token in its tokenizer_config.json, or give a chat template whose answers end with one.")
     return int(tokenizer.eos_token_id)
-
-
-def _rows(numbers: list[int]) -> str:
-    return f"{len(numbers)} row{'' if len(numbers) == 1 else 's'}"
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:_NAMED])) + (", …" if len(numbers) > _NAMED else "")

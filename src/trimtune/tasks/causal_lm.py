@@ -24,6 +24,7 @@ from trimtune.study.text_file import lines, shown
 from trimtune.study.turns import ASSISTANT, TEXT, USER, Turn
 from trimtune.tasks import _chunked_teacher, _pretrained
 from trimtune.tasks._chunked_loss import IGNORED, chunked
+from trimtune.tasks._encoded import encoded
 from trimtune.tasks._inputs import Inputs, reading_in
 from trimtune.tasks._perplexity import perplexity
 from trimtune.tasks._rendering import Rendering, end_of
@@ -139,7 +140,7 @@ def reading(study: Study, kind: str) -> dict[str, Any]:
 def inputs(tokenizer: PreTrainedTokenizerBase, split: language.Split, max_length: int, name: str = "rows", *, kind: str,
            template: str, learned: str) -> Inputs:
     """The rows' tokens; a row's target is each token's own id where it is learned, -100 elsewhere and at the first."""
-    found = rendered(tokenizer, kind, template, learned).encode(split, max_length, name)
+    found = encoded(rendered(tokenizer, kind, template, learned), split, max_length, name)
     targets = [[IGNORED, *(token if mark else IGNORED for token, mark in zip(ids[1:], marks[1:], strict=True))]
                for ids, marks in zip(found.ids, found.learned, strict=True)]
     counts = [sum(label != IGNORED for label in row) for row in targets]
