@@ -27,6 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from trimtune import parts
 from trimtune.engines._decoding import Decoder, generate
+from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.measure import _machine
 from trimtune.process import threads
 
@@ -100,7 +101,11 @@ def prepared(asked: argparse.Namespace, home: Path) -> tuple[dict[str, Callable[
                 continue
             folder = home / name
             folder.mkdir()
-            part.export(folder, base, {}, numerics, [], 128, "causal_lm")
+            try:
+                part.export(folder, base, {}, numerics, [], 128, "causal_lm")
+            except (StepFailed, TrimtuneError) as failure:  # weights of two or three values, or zeros, are what a trim leaves
+                lacking[name] = str(failure)
+                continue
             decoder = part.load(folder, threads())
             ways[name] = partial(answered, decoder)
             sizes[name] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
