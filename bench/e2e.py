@@ -2,7 +2,7 @@
 
     python bench/e2e.py --shared ../shared --runs /tmp/e2e --json bench/results/e2e.json
 
-stories260K has read children's stories alone, so it is first tuned in full on sentences of the set that no pair of the study has.
+stories260K has read children's stories alone, so it is first tuned in full on sentences of the set that no split has.
 Prints perplexity and BLEU with intervals, how many answers end by themselves, the learning rates, and some answers to read.
 Times are not looked at, so other load does no harm; a second call goes on where the first one stopped.
 """
@@ -17,12 +17,14 @@ from typing import Any
 
 from trimtune import api
 from trimtune.measure import _machine
+from trimtune.records import Reading
 from trimtune.report import facts
 from trimtune.results import Result, Row
 
 METHODS = ("full", "lora", "prefix", "prompt")
 SENTENCES = 8400
-READINGS = ("perplexity", "bleu", "ended")
+SHOWN = ("perplexity", "bleu", "ended")
+READINGS = (*SHOWN, "forgetting", "size_mb")
 
 
 def main() -> None:
@@ -72,17 +74,17 @@ def table(result: Result) -> dict[str, Any]:
                                   "tried": [[trial.learning_rate, trial.score] for trial in search.trials]}
              for search in result.searches}
     return {"methods": {row.name: _readings(row) | rates.get(row.candidate.method.name, {}) for row in result.rows},
-            "baselines": {rule.title: {name: rule.readings[name].value for name in READINGS if name in rule.readings}
+            "baselines": {rule.title: _found(rule.readings)
                           for rule in result.baselines},
             "answers": facts.answers(result)}
 
 
 def show(found: dict[str, Any]) -> None:
     for name, row in found["methods"].items():
-        print(f"{name:24}" + "  ".join(f"{key} {row[key][0]:.2f} ({row[key][1]:.2f} to {row[key][2]:.2f})" for key in READINGS
+        print(f"{name:24}" + "  ".join(f"{key} {row[key][0]:.2f} ({row[key][1]:.2f} to {row[key][2]:.2f})" for key in SHOWN
                                        if key in row) + f"  lr {row.get('learning_rate')}  {row.get('cause', '')}")
     for name, row in found["baselines"].items():
-        print(f"{name:24}" + "  ".join(f"{key} {value:.2f}" for key, value in row.items()))
+        print(f"{name:24}" + "  ".join(f"{key} {row[key][0]:.2f}" for key in SHOWN if key in row))
     for prompt, reference, said in found["answers"]:
         print(f"\n{prompt}\n  {'reference':24}{reference}")
         for name, answer, ended in said:
@@ -92,7 +94,12 @@ def show(found: dict[str, Any]) -> None:
 def _readings(row: Row) -> dict[str, Any]:
     if row.status != "measured":
         return {"cause": f"{row.status}: {row.cause}"}
-    found = ((name, row.readings.get(name)) for name in READINGS)
+    return _found(row.readings)
+
+
+def _found(readings: dict[str, Reading]) -> dict[str, Any]:
+    """Of each reading its value, the ends of its interval, and how many it was taken from."""
+    found = ((name, readings.get(name)) for name in READINGS)
     return {name: [reading.value, reading.low, reading.high, reading.n] for name, reading in found if reading}
 
 

@@ -100,8 +100,8 @@ def plan(study: Study, runs: Path, watch: Watch | None = None) -> Plan:
     base, candidates = base_of(study, facts.labels, store), expand(study)
     rival = rival_of(study, base, facts.labels, store)
     forecasts = {method.label: forecast.of(method, study, base, rows, store) for method in study.tune}
-    forecasts |= {f"{Path(rival.study.model).name}:{method.label}": forecast.of(method, rival.study, rival.base, rows, store)
-                  for method in rival.study.tune if rival.candidates}
+    forecasts |= {candidate.method_label: forecast.of(candidate.method, rival.study, rival.base, rows, store)
+                  for candidate in rival.candidates}
     reasons = {candidate.name: why_not(candidate, study.task, base.folder) for candidate in candidates}
     return Plan(study=study, data=facts, candidates=tuple(candidates), base=base.facts,
                 unavailable={name: reason for name, reason in reasons.items() if reason}, forecast=forecasts)

@@ -156,14 +156,18 @@ class Candidate(Record):
     """where it isn't the study's own"""
 
     @property
+    def method_label(self) -> str:
+        """`lora`; `bert-mini:lora` of another model than the study's"""
+        return (f"{Path(self.model).name}:" if self.model else "") + self.method.label
+
+    @property
     def trims_label(self) -> str:
         return "+".join(trim.label for trim in self.trims) or "none"
 
     @property
     def name(self) -> str:
         """`lora+int8@onnx_runtime`; `bert-mini:lora@onnx_runtime` of another model than the study's"""
-        whose = f"{Path(self.model).name}:" if self.model else ""
-        return whose + "+".join([self.method.label, *(trim.label for trim in self.trims)]) + "@" + self.engine.label
+        return "+".join([self.method_label, *(trim.label for trim in self.trims)]) + "@" + self.engine.label
 
 
 class Artifact(Record):

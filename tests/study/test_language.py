@@ -94,6 +94,9 @@ def test_what_is_saved_is_what_was_read(tmp_path: Path) -> None:
     language.save(rows, tmp_path / "kept")
     assert language.load(tmp_path / "kept") == rows
     assert language.content(rows) == language.content(language.load(tmp_path / "kept"))
+    elsewhere = read("t.jsonl", "\n" + GOOD)
+    assert elsewhere.train.rows == rows.train.rows
+    assert language.content(elsewhere) != language.content(rows), "a message that names a row must name the file's"
 
 
 def test_repeats_and_leaks_are_said() -> None:
