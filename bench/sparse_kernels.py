@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from trimtune.engines import _graph, _int8_torch, _openvino_int8, onnx_runtime, openvino_ir
+from trimtune.engines import _graph, _int8_torch, _onnx_session, _openvino_int8, onnx_runtime, openvino_ir
 from trimtune.measure import _machine
 from trimtune.process import threads
 from trimtune.study import data
@@ -161,7 +161,7 @@ def of_onnx(home: Path) -> list[dict[str, Any]]:
     made = onnx.helper.make_model(product, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(made, home / "bf16.onnx")
     try:
-        onnx_runtime._session(home / "bf16.onnx", threads())
+        _onnx_session.opened(home / "bf16.onnx", threads())
         lines.append({"way": "onnx_runtime bf16", "what": "one product runs"})
     except Lacking as error:
         lines.append({"way": "onnx_runtime bf16", "what": f"refused: {str(error).splitlines()[0][:200]}"})

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper
 
-from trimtune.engines import _clipping, _onnx_calibration, _onnx_graph, _onnx_static, onnx_runtime
+from trimtune.engines import _clipping, _onnx_calibration, _onnx_graph, _onnx_session, _onnx_static, onnx_runtime
 from trimtune.measure import _machine
 from trimtune.process import threads
 from trimtune.study import data
@@ -44,7 +44,7 @@ def main() -> None:
     graph = _onnx_graph.classifier(task.load_model(tuned, attention="eager"), 20, 128, "bench")
     with TemporaryDirectory() as scratch:
         home = Path(scratch)
-        session = partial(onnx_runtime._session, threads=threads())
+        session = partial(_onnx_session.opened, threads=threads())
         found = _onnx_static.products(graph)
         names = list(dict.fromkeys([node.input[0] for node, _ in found] + [node.output[0] for node, _ in found]))
         ids = tokenizer(rows.train.texts[:300])["input_ids"]
@@ -67,7 +67,8 @@ def written(graph: Any, grids: _onnx_static.Grids, home: Path) -> dict[str, Path
     files = {name: home / f"{name}.onnx" for name in ("float32", "dynamic", "qdq", "to_float", "integer", "qlinear")}
     files["float32"].write_bytes(graph.SerializeToString())
     onnx_runtime._quantize(copy.deepcopy(graph), files["dynamic"], "int8")
-    onnx_runtime._quantize_static(copy.deepcopy(graph), files["qdq"], grids)
+    form = _onnx_static.unsigned(127 if onnx_runtime.has_vnni() else 63)
+    onnx_runtime._quantize_static(copy.deepcopy(graph), files["qdq"], grids, form)
     import onnx
 
     for name in ("to_float", "integer", "qlinear"):
@@ -112,7 +113,8 @@ def rewrite(graph: Any, form: str, grids: _onnx_static.Grids) -> None:
                       helper.make_node("Cast", [f"{out}_sums"], [f"{out}_floats"], to=1),
                       helper.make_node("Mul", [f"{out}_floats", scale.name], [out])]
         else:
-            graph.graph.initializer.extend(_onnx_static._grid(f"{out}_y", *grids[out]))
+            scale, zero = grids[out]
+            graph.graph.initializer.extend(_onnx_static._grid(f"{out}_y", np.float32(scale), np.uint8(zero)))
             nodes += [helper.make_node("QLinearMatMul", [*x.input, *w.input, f"{out}_y_scale", f"{out}_y_zero"], [f"{out}_y"]),
                       helper.make_node("DequantizeLinear", [f"{out}_y", f"{out}_y_scale", f"{out}_y_zero"], [out])]
     nodes = [type(node).FromString(node.SerializeToString()) for node in nodes]

@@ -15,7 +15,8 @@ import pytest
 from tests.engines.small_classifier import small_classifier
 
 from trimtune import parts
-from trimtune.engines import _export, _onnx_calibration, _onnx_graph, _onnx_static, _openvino_int8, onnx_runtime, openvino_ir
+from trimtune.engines import (_export, _onnx_calibration, _onnx_graph, _onnx_session, _onnx_static, _openvino_int8, onnx_runtime,
+                              openvino_ir)
 from trimtune.errors import TrimtuneError
 from trimtune.records import Candidate, Use
 from trimtune.study import data
@@ -24,7 +25,7 @@ from trimtune.trim import _calibrated, int8_static
 from trimtune.tune.recovery import Setting
 
 KINDS = ("minmax", "percentile", "entropy", "mse")
-session = partial(onnx_runtime._session, threads=1)
+session = partial(_onnx_session.opened, threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,8 @@ def test_zeros_stay_whatever_is_learned(bert: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "config"), [
     ("full", {"criterion": "magnitude"}), ("lora", {"criterion": "wanda", "sparsity": 0.5}),
-    ("prefix", {"criterion": "taylor", "sparsity": 0.7}), ("prompt", {"criterion": "wanda", "pattern": "2:4"})])
+    ("prefix", {"criterion": "taylor", "sparsity": 0.7}), ("prompt", {"criterion": "wanda", "pattern": "2:4"}),
+    ("full", {"criterion": "movement", "sparsity": 0.6})])
 def test_the_wanted_share_is_zero_after_recovery(kind: str, config: dict[str, Any], tuned: Callable[[str], Path],
                                                  helpdesk_rows: Path, tmp_path: Path) -> None:
     source = tuned(kind) if kind == "full" else small_classifier(tmp_path / "source", kind, layers=2)
@@ -236,3 +237,43 @@ def test_two_of_four_is_a_half() -> None:
     assert prune_weights.Config(**prune_weights.Config(pattern="2:4").model_dump()).sparsity == 0.5
     with pytest.raises(ValidationError, match=r"2:4 is a sparsity of 0\.5"):
         prune_weights.Config(pattern="2:4", sparsity=0.8)
+
+
+def test_movement_follows_the_gradient_straight_through(bert: Any) -> None:
+    """With plain gradient descent S is S₀ − Σ η W ∂L/∂W, whatever was gone meanwhile; what is zero already never comes back."""
+    found = _zeros.layers(bert)
+    first = next(iter(found.values()))
+    first.weight.data[0] = 0
+    start = _zeros.scores(bert, found, "movement", Path(), 0, None)
+    assert (start[0][0] == -1).all()
+    assert all(float(one.max()) == pytest.approx(1e-3) for one in start)
+    _zeros.learn(found, start, 0.5, "layer")
+    bert.requires_grad_(True)
+    moving: Any = first.parametrizations["weight"]
+    wanted_NK, rate = start[0].clone(), 0.1
+    for _ in range(3):
+        held_NK, seen = first.weight.detach().clone(), list[torch.Tensor]()
+        hook = first.register_forward_hook(lambda _, inputs, out, seen=seen: out.register_hook(  # type: ignore[misc]
+            lambda grad, x=inputs[0]: seen.append(grad.flatten(0, -2).T @ x.detach().flatten(0, -2))))
+        bert(input_ids=torch.arange(12).view(2, 6)).logits.square().sum().backward()
+        hook.remove()
+        wanted_NK -= rate * seen[0] * moving.original.detach()
+        assert torch.equal(held_NK == 0, _zeros.lowest([moving[0].scores_NK.detach()], 0.5, "layer")[0])
+        assert (moving.original.grad[held_NK == 0] == 0).all(), "what is gone does not learn, but its score does"
+        with torch.no_grad():
+            for parameter in bert.parameters():
+                if parameter.grad is not None:
+                    parameter -= rate * parameter.grad
+                    parameter.grad = None
+    torch.testing.assert_close(moving[0].scores_NK.detach(), wanted_NK, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(_zeros.lowest([moving[0].scores_NK.detach()], 0.5, "layer")[0],
+                           _zeros.lowest([start[0]], 0.5, "layer")[0]), "weights went and came back"
+    _zeros.release(found)
+    assert all(float((layer.weight == 0).float().mean()) == pytest.approx(0.5, abs=0.01) for layer in found.values())
+    assert (first.weight[0] == 0).all()
+    assert not any("scores" in name for name in bert.state_dict())
+
+
+def test_movement_needs_a_fit_to_learn_in() -> None:
+    with pytest.raises(ValueError, match="learned in the recovery fits: leave epochs out"):
+        prune_weights.Config(criterion="movement", epochs=0)

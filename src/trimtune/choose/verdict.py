@@ -129,7 +129,7 @@ def _cause(row: Row, parent: Row, flags: Sequence[str] | None) -> str:
         return f"it runs {row.precision}, its parent {parent.precision}" if row.precision != parent.precision else ""
     if row.numerics in ("", "plain"):
         return ""
-    if row.precision in _FLOATS and row.numerics not in _FLOATS:
+    if row.precision in _FLOATS and row.numerics != row.precision:
         return "weights are unpacked to run"
     if row.numerics.startswith("int8") and flags is not None and not _INT8_PRODUCTS & {*flags}:
         return "this CPU has no int8 products"

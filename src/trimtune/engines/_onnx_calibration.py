@@ -24,14 +24,15 @@ _AT_ONCE_BYTES = 2**25
 """of tensors that a batch hands out, or one row's: what calibration takes beside the model"""
 
 
-def calibrated(graph: Any, path: Path, session: Callable[[Path], Any], source: Path, texts: Sequence[str],
-               max_length: int) -> tuple[Grids, dict[str, Any]]:
+def calibrated(graph: Any, path: Path, session: Callable[[Path], Any], source: Path, texts: Sequence[str], max_length: int,
+               grid: Callable[[Seen, float], tuple[float, int]]) -> tuple[Grids, dict[str, Any]]:
     """The grid of each tensor that enters a product, by the settings that lie in the model folder `source`.
 
     Args:
-        graph: the float32 graph, an onnx.ModelProto; left as it was.
+        graph: the graph in floats, an onnx.ModelProto; left as it was.
         path: where a graph may be written; it may be overwritten afterwards.
         session: opens an inference session of a file.
+        grid: scale and zero of what was seen, clipped at a number.
 
     Returns:
         the grids, and facts: `calibration`, the `calibration_rows` that were seen, and their `calibration_tokens`.
@@ -46,7 +47,7 @@ def calibrated(graph: Any, path: Path, session: Callable[[Path], Any], source: P
     ids = text_classification.load_tokenizer(source)(rows, truncation=True, max_length=max_length)["input_ids"]
     inputs = batches(ids, _AT_ONCE_BYTES // (4 * sum(widths.values())))
     seen = gathered(_handing_out(list(widths), graph, path, session), list(widths), inputs, settings.calibration != "minmax")
-    grids = {name: one.affine(_clipping.clip_of(one, settings.calibration, settings.percentile)) for name, one in seen.items()}
+    grids = {name: grid(one, _clipping.clip_of(one, settings.calibration, settings.percentile)) for name, one in seen.items()}
     return grids, {"calibration": settings.calibration, "calibration_rows": len(rows), "calibration_tokens": sum(map(len, ids))}
 
 
@@ -75,7 +76,8 @@ def _handing_out(names: list[str], graph: Any, path: Path, session: Callable[[Pa
     import onnx
 
     known = len(graph.graph.output)
-    graph.graph.output.extend([onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names])
+    kind = _onnx_static.products(graph)[0][1].data_type
+    graph.graph.output.extend([onnx.helper.make_tensor_value_info(name, kind, None) for name in names])
     path.write_bytes(graph.SerializeToString())
     del graph.graph.output[known:]
     return session(path)

@@ -63,18 +63,19 @@ def export(openvino: Any, folder: Path, source: Path, numerics: str, precision: 
         return _cached_graph.GraphDecoder(StatefulGraph(openvino, graph, precision, threads()), past, positions)
 
     difference = _cached_graph.checked(decoder("fp32"), module, tolerance, "openvino_ir")
-    if numerics != "plain":
+    weights_alone = numerics in ("int8", "int4")
+    if weights_alone:
         graph = packed(graph, numerics)
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         precision, milliseconds = _decoding.fastest({name: decoder(name) for name in _HINT}, vocabulary, max_length)
-    if (numerics, precision) != ("plain", "fp32"):
+    if weights_alone or precision != "fp32":
         difference = _cached_graph.checked(decoder(precision), module, sys.float_info.max, "openvino_ir")
-    openvino.save_model(graph, folder / GRAPH, compress_to_fp16=precision == "bf16")
+    openvino.save_model(graph, folder / GRAPH, compress_to_fp16=precision == "bf16" or numerics == "fp16")
     _cached_graph.write_past(folder, past)
     base_of(module).config.save_pretrained(folder)
     write_beside(base_of(module), source, folder, causal_lm)
-    return {"precision": precision if numerics == "plain" else numerics, "floats": precision, "positions": positions,
+    return {"precision": numerics if weights_alone else precision, "floats": precision, "positions": positions,
             "difference": difference, "milliseconds": milliseconds}
 
 

@@ -83,6 +83,10 @@ class Seen:
         scale = (high - low) / LEVELS or 1.0
         return scale, round(-low / scale)
 
+    def symmetric(self, clip: float, most: float) -> tuple[float, int]:
+        """The scale t, x ≈ t a, whose a reaches `most` where the range ends, or `clip`; and the zero 0."""
+        return min(max(-self.lowest, self.highest), clip) / most or 1.0, 0
+
 
 def exponent_of(largest: float) -> int:
     """The smallest e whose bins reach beyond `largest`, the size of a value."""

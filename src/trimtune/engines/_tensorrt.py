@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def has_bf16() -> bool:
-    """Whether this GPU multiplies bf16 (from Ampere on)."""
+def capability() -> tuple[int, int]:
+    """This GPU's compute capability, such as (8, 9)."""
     import torch
 
-    return torch.cuda.get_device_capability() >= (8, 0)
+    found: tuple[int, int] = torch.cuda.get_device_capability()
+    return found
 
 
 def build(graph: bytes, wanted: Sequence[Bucket], workspace_bytes: int, timings: bytes = b"") -> tuple[bytes, bytes]:

@@ -40,7 +40,7 @@ from trimtune.tasks import causal_lm
 from trimtune.tasks._inputs import reading_in
 from trimtune.trim._model_folder import write_beside
 
-NUMERICS = {"causal_lm": ("plain", "int8", "int4")}
+NUMERICS = {"causal_lm": ("plain", "int8", "int4", "fp16")}
 TASKS = tuple(NUMERICS)
 FORMAT = "gguf"
 TOLERANCE = {"plain": 0.25, "fp32": 0.25, "fp16": 0.25}
@@ -86,8 +86,9 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
         return _gguf_file.write(folder / f"{name}.gguf", module, tokenizer, _template(source, tokenizer), half=name == "fp16")
 
     precision, milliseconds = numerics, dict[str, list[float]]()
-    if numerics == "plain":
-        tried = ("fp32", "fp16") if wanted.precision == "auto" else (wanted.precision,)
+    if numerics in ("plain", "fp16"):
+        asked = "fp16" if numerics == "fp16" else wanted.precision
+        tried = ("fp32", "fp16") if asked == "auto" else (asked,)
         facts = [written(name) for name in tried][-1]
         precision = tried[0]
         if len(tried) > 1:

@@ -12,6 +12,8 @@ neighbors. The head is int8 as well. On CPUs without VNNI, weights use 7 bits, s
 int8_static is int8 whose activations keep scales that training rows gave (`trimtune explain int8_static`), so no row depends on
 its neighbors; pooler and head stay float32. It is written as QuantizeLinear and DequantizeLinear around each product, which are
 standard operators, and ONNX Runtime runs each as one product of integers; other forms were not timed.
+fp8 is written in the same way, from opset 19 on, with numbers of E4M3 and one scale per matrix: a quarter of the bytes, but no
+CPU multiplies fp8, so codes are unpacked to float32 in each call.
 int4 is weights alone, in blocks of 32 with a scale each, their products summed in 8-bit integers; embeddings int8 per tensor.
 mixed: each linear layer in the format that config.json names, as the trim of that name chose it: int8 as above, int4 on the very
 grid of the trim (a scale and an offset per group, inputs and sums in float32), float as it is; head float32. Layers in int8 round
@@ -35,12 +37,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.engines import _graph, _onnx_calibration, _onnx_decoder, _onnx_graph, _onnx_mixed, _onnx_static
+from trimtune.engines._onnx_session import opened
 from trimtune.tasks import text_classification
 
 if TYPE_CHECKING:
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8", "int8_static", "int4", "mixed"), "causal_lm": ("plain", "int8", "int4")}
+NUMERICS = {"text_classification": ("plain", "int8", "int8_static", "int4", "mixed", "fp8"),
+            "causal_lm": ("plain", "int8", "int4")}
 TASKS = tuple(NUMERICS)
 FORMAT = "onnx"
 TOLERANCE = {"plain": 1e-3}
@@ -63,7 +67,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     """Write model.onnx, tokenizer, config and engine.json; facts tell `difference`, the checked |Δlogit| of the float32 graph."""
     opset = Config.model_validate(config).opset
     if task == "causal_lm":
-        facts = _onnx_decoder.export(folder, source, numerics, opset, TOLERANCE["plain"], partial(_session, threads=_threads()))
+        facts = _onnx_decoder.export(folder, source, numerics, opset, TOLERANCE["plain"], partial(opened, threads=_threads()))
         return _graph.note(folder, engine="onnx_runtime", task=task, numerics=numerics,
                            packed="plain" if numerics == "plain" else "packed", **facts)
     # eager attention: SDPA is exported with a guard against NaN around each softmax, which costs time and is never needed here
@@ -73,17 +77,18 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     path.write_bytes(graph.SerializeToString())
     difference = _graph.check(_runner(path, _threads()), model, max_length, TOLERANCE["plain"], "onnx_runtime")
     told: dict[str, Any] = {}
-    if numerics == "int8_static":
-        grids, told = _onnx_calibration.calibrated(graph, path, partial(_session, threads=_threads()), source, calibration,
-                                                   max_length)
-        _quantize_static(graph, path, grids)
+    if numerics in ("int8_static", "fp8"):
+        form = _onnx_static.fp8() if numerics == "fp8" else _onnx_static.unsigned(127 if has_vnni() else 63)
+        grids, told = _onnx_calibration.calibrated(graph, path, partial(opened, threads=_threads()), source, calibration,
+                                                   max_length, form.grid)
+        _quantize_static(graph, path, grids, form)
     elif numerics == "mixed":
         told = _onnx_mixed.quantize(graph, model, path, reduced=not has_vnni())
     elif numerics != "plain":
         _quantize(graph, path, numerics)
     _graph.write_around(folder, source, model.config)
-    precision = {"plain": "fp32", "int8_static": "int8"}.get(numerics, numerics)
-    packed = "plain" if numerics == "plain" else "packed"
+    precision = {"plain": "fp32", "int8_static": "int8", "fp8": "fp32"}.get(numerics, numerics)
+    packed = {"plain": "plain", "fp8": "stored"}.get(numerics, "packed")
     return _graph.note(folder, **{"engine": "onnx_runtime", "task": task, "numerics": numerics, "packed": packed,
                                   "precision": precision, "difference": difference, **told})
 
@@ -91,23 +96,12 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
 def load(folder: Path, threads: int) -> _graph.Run | Decoder:
     """A run of logits [B, C]; of a language model its decoder."""
     if _graph.noted(folder).get("task") == "causal_lm":
-        return _onnx_decoder.load(folder, partial(_session, threads=threads))
+        return _onnx_decoder.load(folder, partial(opened, threads=threads))
     return _runner(folder / _GRAPH, threads)
 
 
-def _session(path: Path, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
 def _runner(path: Path, threads: int) -> _graph.Run:
-    session = _session(path, threads)
+    session = opened(path, threads)
 
     def run(inputs: _graph.Inputs) -> Any:
         return session.run(None, inputs)[0]
@@ -125,10 +119,10 @@ def _quantize(graph: Any, path: Path, numerics: str) -> None:
     path.write_bytes(_onnx_decoder.packed(_with_int8_embeddings(graph, path), numerics).SerializeToString())
 
 
-def _quantize_static(graph: Any, path: Path, grids: _onnx_static.Grids) -> None:
-    """Write the graph with products of integers on these grids, and int8 embeddings."""
+def _quantize_static(graph: Any, path: Path, grids: _onnx_static.Grids, form: _onnx_static.Form) -> None:
+    """Write the graph with products in 8 bits on these grids, and int8 embeddings."""
     embedded = _with_int8_embeddings(graph, path)
-    _onnx_static.quantize(embedded, grids, 127 if has_vnni() else 63)
+    _onnx_static.quantize(embedded, grids, form)
     path.write_bytes(embedded.SerializeToString())
 
 

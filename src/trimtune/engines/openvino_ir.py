@@ -8,7 +8,8 @@ of another maker, or where installing OpenVINO (180 MB) costs more than the mill
 `precision: auto` times float32 and bf16 at export, with 1 and 32 rows, and writes the faster into engine.json. A float32 graph
 stores float32 weights, |Δlogit| ≤ 1e-3 against PyTorch; a bf16 graph stores float16 weights (half the size, and still
 finer than bf16), |Δlogit| ≤ 0.25 (of a language model recorded, and judged by `ship` through perplexity and next tokens).
-The trim bf16 asks for the latter whatever the clock says, and is refused where the plugin has no bf16 for this CPU.
+The trim bf16 asks for the latter whatever the clock says, and is refused where the plugin has no bf16 for this CPU. The trim
+fp16 stores float16 weights and runs them in float32, |Δlogit| ≤ 0.1.
 int8 is NNCF's post-training quantization for transformers: weights int8 per output channel, activations int8 by ranges seen on
 training rows (static), SmoothQuant and bias correction; a row's logits don't depend on its neighbors. What stays in floating
 point runs in the measured precision. int8_static is the same with ranges by its settings, where NNCF has that: minmax over all
@@ -45,11 +46,12 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8", "int8_static", "int4", "bf16"),
-            "causal_lm": ("plain", "int8", "int4", "bf16")}
+NUMERICS = {"text_classification": ("plain", "int8", "int8_static", "int4", "bf16", "fp16"),
+            "causal_lm": ("plain", "int8", "int4", "bf16", "fp16")}
 TASKS = tuple(NUMERICS)
 FORMAT = "openvino"
-TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
+TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25, "fp16": 0.1}
+_PACKED = {"plain": "plain", "fp16": "stored"}
 _GRAPH = "model.xml"
 _HINT = {"fp32": "f32", "bf16": "bf16"}
 _PACKAGES = ("openvino", "nncf")
@@ -75,15 +77,14 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     `floats` the precision of what int8 and int4 leave in floating point.
     """
     openvino, wanted = _openvino(), Config.model_validate(config)
-    precision: str = wanted.precision
+    precision: str = "fp32" if numerics == "fp16" else wanted.precision
     if numerics == "bf16":
         refuse_bf16(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         precision = "bf16"
     if task == "causal_lm":
-        facts = _openvino_decoder.export(openvino, folder, source, "plain" if numerics == "bf16" else numerics, precision,
-                                         max_length, TOLERANCE["fp32"])
-        return _graph.note(folder, engine="openvino_ir", task=task, numerics=numerics,
-                           packed="plain" if numerics == "plain" else "packed", **facts)
+        facts = _openvino_decoder.export(openvino, folder, source, numerics, precision, max_length, TOLERANCE["fp32"])
+        return _graph.note(folder, engine="openvino_ir", task=task, numerics=numerics, packed=_PACKED.get(numerics, "packed"),
+                           **facts)
     model: Any = text_classification.load_model(source)
     graph = _traced(model, max_length)
     difference = _graph.check(_runner(graph, "fp32"), model, max_length, TOLERANCE["fp32"], "openvino_ir")
@@ -99,11 +100,11 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     if precision == "auto":
         runs = {name: _runner(graph, name) for name in _HINT}
         precision, milliseconds = _graph.fastest(runs, model.config.vocab_size, max_length)
-    openvino.save_model(graph, folder / _GRAPH, compress_to_fp16=precision == "bf16")
+    openvino.save_model(graph, folder / _GRAPH, compress_to_fp16=precision == "bf16" or numerics == "fp16")
     _graph.write_around(folder, source, model.config)
     runs_in = {"int8": "int8", "int8_static": "int8", "int4": "int4"}.get(numerics, precision)
     return _graph.note(folder, engine="openvino_ir", task=task, numerics=numerics,
-                       packed="plain" if numerics == "plain" else "packed", precision=runs_in,
+                       packed=_PACKED.get(numerics, "packed"), precision=runs_in,
                        floats=precision, difference=difference, milliseconds=milliseconds, **told)
 
 

@@ -13,7 +13,9 @@ are chosen for buckets of shapes: one row and up to `batch` rows, each for rows 
 and up to the model's positions; more rows run in several calls.
 `precision: auto` builds float32, float16 and, from Ampere on, bf16, times them with 1 and 32 rows, copies included, and keeps the
 faster. |Δlogit| to PyTorch in float32, checked at export: float32 (without TF32) ≤ 1e-3, float16 ≤ 0.1, bf16 ≤ 0.25; a format
-beyond is left out, or refused if the study named it. It has no int8.
+beyond is left out, or refused if the study named it. The trims bf16 and fp16 ask for these formats whatever the clock says.
+int8_static and fp8 are products of the float16 graph in 8 bits, with scales that training rows gave on the CPU, by ONNX Runtime:
+symmetric, since TensorRT knows no zero points; their |Δlogit| is recorded. fp8 needs Ada or later (compute capability 8.9).
 
 `timing.cache` beside the plan holds the times of the kernels that were tried: the builds of one export share it, and a later
 export on the same GPU is faster if the study names it in `timing_cache`. What is read as memory is the process's own, without the
@@ -26,19 +28,23 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import importlib.util
+import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.engines import _cuda_driver, _graph, _onnx_graph, _shape_buckets, _tensorrt
+from trimtune.engines import _cuda_driver, _graph, _onnx_calibration, _onnx_graph, _onnx_static, _shape_buckets, _tensorrt
+from trimtune.engines._onnx_session import opened
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import text_classification
 
 if TYPE_CHECKING:
     import torch
 
-NUMERICS = {"text_classification": ("plain",)}
+NUMERICS = {"text_classification": ("plain", "bf16", "fp16", "int8_static", "fp8")}
 TASKS = tuple(NUMERICS)
 FORMAT = "tensorrt"
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "fp16": 0.1, "bf16": 0.25}
@@ -46,7 +52,10 @@ ONLY_IF_NAMED = True
 SWEPT = False
 """it runs on the GPU"""
 _PLAN, _TIMINGS = "model.plan", "timing.cache"
-_PACKAGES = ("tensorrt", "onnx", "onnxscript")
+_PACKAGES = ("tensorrt", "onnx", "onnxscript", "onnxruntime")
+_FORMS = {"int8_static": _onnx_static.signed, "fp8": _onnx_static.fp8}
+_CAPABILITY = {"bf16": ((8, 0), "Ampere"), "fp8": ((8, 9), "Ada")}
+"""the least compute capability, and the first GPUs that have it"""
 
 
 class Config(BaseModel):
@@ -91,11 +100,16 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     shapes = _shape_buckets.buckets(wanted.batch, max_length, _shape_buckets.longest_row(model, max_length))
     timings = _read(wanted.timing_cache)
     plans: dict[str, bytes] = {}
-    for precision in _formats(wanted.precision):
-        graph = graph_of(model, precision, wanted.opset, max_length)
+    told: dict[str, Any] = {}
+    for precision in _formats(numerics if numerics != "plain" else wanted.precision, _tensorrt.capability()):
+        if numerics in _FORMS:
+            graph, told = graph_in_8_bits(model, numerics, wanted.opset, source, calibration, max_length, folder)
+        else:
+            graph = graph_of(model, precision, wanted.opset, max_length)
         plans[precision], timings = _tensorrt.build(graph, shapes, wanted.workspace_mb * 10**6, timings)
     runs = {precision: _tensorrt.runner(plan, shapes) for precision, plan in plans.items()}
-    differences, left_out = _graph.passing(runs, model, max_length, TOLERANCE, "tensorrt_plan")
+    allowed = {**TOLERANCE, **dict.fromkeys(_FORMS, sys.float_info.max)}
+    differences, left_out = _graph.passing(runs, model, max_length, allowed, "tensorrt_plan")
     chosen = next(iter(differences))
     milliseconds: dict[str, list[float]] = {}
     if len(differences) > 1:
@@ -103,9 +117,10 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     (folder / _PLAN).write_bytes(plans[chosen])
     (folder / _TIMINGS).write_bytes(timings)
     _graph.write_around(folder, source, model.config)
-    return _graph.note(folder, engine="tensorrt_plan", task=task, numerics=numerics, packed="plain", precision=chosen,
+    return _graph.note(folder, engine="tensorrt_plan", task=task, numerics=numerics,
+                       packed="plain" if numerics == "plain" else "packed", precision=chosen.removesuffix("_static"),
                        difference=differences[chosen], milliseconds=milliseconds, left_out=left_out,
-                       buckets=[[list(shape) for shape in bucket] for bucket in shapes], **built_for())
+                       buckets=[[list(shape) for shape in bucket] for bucket in shapes], **told, **built_for())
 
 
 def load(folder: Path, threads: int) -> _graph.Run:
@@ -133,18 +148,46 @@ def refuse_foreign(notes: dict[str, Any], here: dict[str, str]) -> None:
 
 def graph_of(model: Any, precision: str, opset: int, max_length: int) -> bytes:
     """The serialized ONNX graph [B, T] → logits [B, C] float32 of a model, its weights and products in a format."""
-    cast = model if precision == "fp32" else copy.deepcopy(model).to(_dtype(precision))
-    graph: bytes = _onnx_graph.classifier(cast, opset, max_length, "tensorrt_plan").SerializeToString()
+    graph: bytes = onnx_of(model, precision, opset, max_length).SerializeToString()
     return graph
 
 
-def _formats(wanted: str) -> list[str]:
-    bf16 = wanted in ("auto", "bf16") and _tensorrt.has_bf16()
-    if wanted == "bf16" and not bf16:
-        raise TrimtuneError("tensorrt_plan: precision bf16 was given, which this GPU can't multiply.",
-                            "Allowed here: auto, fp32, fp16; bf16 from Ampere on (compute capability 8.0).",
-                            "Write precision: auto.")
-    return ["fp32", "fp16", *(["bf16"] if bf16 else [])] if wanted == "auto" else [wanted]
+def onnx_of(model: Any, precision: str, opset: int, max_length: int) -> Any:
+    """The same as an onnx.ModelProto; the model stays as it was."""
+    cast = model if precision == "fp32" else copy.deepcopy(model).to(_dtype(precision))
+    return _onnx_graph.classifier(cast, opset, max_length, "tensorrt_plan")
+
+
+def graph_in_8_bits(model: Any, numerics: str, opset: int, source: Path, texts: Sequence[str], max_length: int,
+                    folder: Path) -> tuple[bytes, dict[str, Any]]:
+    """The float16 graph with its products in int8 or fp8, and the facts of its calibration, which writes into `folder`
+    for a moment."""
+    from trimtune.process import threads
+
+    graph = onnx_of(model, "fp16", opset, max_length)
+    path, form = folder / "calibrating.onnx", _FORMS[numerics]()
+    try:
+        grids, told = _onnx_calibration.calibrated(graph, path, partial(opened, threads=threads()), source, texts,
+                                                   max_length, form.grid)
+    finally:
+        path.unlink(missing_ok=True)
+    _onnx_static.quantize(graph, grids, form)
+    return graph.SerializeToString(), told
+
+
+def _formats(wanted: str, capability: tuple[int, int]) -> list[str]:
+    """The formats to be built: the one that is wanted, or for `auto` those that this GPU multiplies.
+
+    Raises:
+        TrimtuneError: it can't multiply the one that is wanted.
+    """
+    least, since = _CAPABILITY.get(wanted, ((0, 0), ""))
+    if capability < least:
+        raise TrimtuneError(f"tensorrt_plan: {wanted} was asked for, which this GPU can't multiply (compute capability "
+                            f"{'.'.join(map(str, capability))}).", f"Allowed here: fp32, fp16; {wanted} from {since} on "
+                            f"({'.'.join(map(str, least))}).", f"Leave {wanted} out, or write precision: auto.")
+    bf16 = ["bf16"] if capability >= _CAPABILITY["bf16"][0] else []
+    return ["fp32", "fp16", *bf16] if wanted == "auto" else [wanted]
 
 
 def _read(timing_cache: str) -> bytes:

@@ -14,8 +14,9 @@ int8: linear layers hold int8 weights per output channel and quantize activation
 depend a little on its neighbors; embeddings are int8 per row, a quarter of their size, at no loss that shows beside the
 layers'; attention, layer norms and the head stay float32. All in safetensors: weights int8 with float32 scales, packed for the
 kernels on load.
-bf16, asked for by the trim of that name, is stored and runs whatever the clock says. sparse stores what `precision` chose, and
-sparse_int8 what int8 made, without zeros; on load they are put back: the answers, speed and memory of dense weights.
+bf16, asked for by the trim of that name, is stored and runs whatever the clock says; fp16 is only stored and runs as float32,
+|Δlogit| ≤ 0.1. sparse stores what `precision` chose, and sparse_int8 what int8 made, without zeros; on load they are put back:
+the answers, speed and memory of dense weights.
 int4: groups of 32 weights with a scale and an offset, activations in bf16, embeddings int8; no row depends on its neighbors.
 binary, ternary: what these trims leave, stored in 1 and 1.6 bits per weight and a scale per group, embeddings int8. Only stored
 so: the matrices [N, K] are unpacked on load to the float32 that they were, bit for bit, and speed and memory are float32's;
@@ -42,6 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.engines import _few_bits_torch, _graph, _int8_torch, _sparse_torch, _torch_decoder
 from trimtune.engines._stored_classifier import read
+from trimtune.errors import TrimtuneError
 from trimtune.tasks import text_classification
 from trimtune.trim._model_folder import write
 
@@ -50,11 +52,11 @@ if TYPE_CHECKING:
 
     from trimtune.engines._decoding import Decoder
 
-NUMERICS = {"text_classification": ("plain", "int8", "int4", "bf16", "binary", "ternary", "mixed", "sparse",
+NUMERICS = {"text_classification": ("plain", "int8", "int4", "bf16", "fp16", "binary", "ternary", "mixed", "sparse",
                                     "sparse_int8"),
             "causal_lm": ("plain", "int8", "int4", "bf16", "binary", "ternary", "sparse", "sparse_int8")}
 TASKS = tuple(NUMERICS)
-TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25, "binary": 0.25, "ternary": 0.25}
+TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25, "fp16": 0.1, "binary": 0.25, "ternary": 0.25}
 _PACKED = {"int8": "int8", "int4": "int4", "sparse_int8": "int8", "binary": "binary", "ternary": "ternary"}
 """numerics of language models that are another path → how their weights are packed"""
 _FEW_BITS = ("int4", "binary", "ternary", "mixed")
@@ -76,7 +78,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     """Write config, weights, adapter, tokenizer and engine.json; facts: `milliseconds` [1 row, 32 rows] of what was timed; of a
     language model those of `_torch_decoder.export`.
     """
-    precision: str = "bf16" if numerics == "bf16" else Config.model_validate(config).precision
+    precision: str = {"bf16": "bf16", "fp16": "fp32"}.get(numerics, Config.model_validate(config).precision)
     if task == "causal_lm":
         facts = ({"precision": _PACKED[numerics], **_torch_decoder.export_packed(folder, source, _PACKED[numerics])}
                  if numerics in _PACKED else _torch_decoder.export(folder, source, precision, max_length))
@@ -95,7 +97,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     if precision == "auto":
         runs = {"fp32": _runner(module), "bf16": _runner(copy.deepcopy(module).to(_dtype("bf16")))}
         precision, milliseconds = _graph.fastest(runs, module.config.vocab_size, max_length)
-    write(module, source, folder, _dtype(precision))
+    write(module, source, folder, _half(module) if numerics == "fp16" else _dtype(precision))
     stored = _sparse_torch.pack_file(folder) if numerics == "sparse" else {}
     return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed=_packed(numerics), precision=precision,
                        milliseconds=milliseconds, **stored)
@@ -134,7 +136,18 @@ def _runner(model: torch.nn.Module) -> _graph.Run:
 
 
 def _packed(numerics: str) -> str:
-    return "plain" if numerics == "plain" else "stored" if numerics in ("sparse", *_few_bits_torch.STORED) else "packed"
+    return "plain" if numerics == "plain" else "stored" if numerics in ("fp16", "sparse", *_few_bits_torch.STORED) else "packed"
+
+
+def _half(module: Any) -> torch.dtype:
+    """float16, if it holds every weight."""
+    import torch
+
+    largest = max(float(parameter.abs().max()) for parameter in module.parameters())
+    if largest > torch.finfo(torch.float16).max:
+        raise TrimtuneError(f"torch_eager: fp16 was asked for, and the largest weight is {largest:.3g}.",
+                            "fp16 holds numbers up to 65,504.", "Use bf16, which reaches as far as float32.")
+    return torch.float16
 
 
 def _dtype(precision: str) -> torch.dtype:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from trimtune import parts
 from trimtune.records import Record
+from trimtune.ship.parity import promised
 from trimtune.tasks._perplexity import perplexity
 
 if TYPE_CHECKING:
@@ -195,11 +195,10 @@ def compare_shipped(measured: Sequence[tuple[float, int]], shipped: Sequence[tup
 
 def allowed_of(engine: str, numerics: str, precision: str) -> Allowed:
     """What an engine may change: by what it promises for the format that it runs in."""
-    promised: dict[str, float] = parts.load("engine", engine).TOLERANCE
-    found = [promised[key] for key in (precision, numerics) if key in promised]
-    if not found:
+    found = promised(engine, numerics, precision)
+    if found is None:
         return CHANGED._replace(note=f"{precision or numerics} changes answers on purpose: judged only for being broken")
-    return EXACT._replace(difference=found[0]) if found[0] <= _EXACT_PROMISE else ROUNDED
+    return EXACT._replace(difference=found) if found <= _EXACT_PROMISE else ROUNDED
 
 
 def _perplexity(nll: float, counted: int) -> float:

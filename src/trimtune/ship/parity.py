@@ -168,11 +168,15 @@ def evenly(rows: Sequence[Any], most: int = MAX_ROWS) -> list[Any]:
 
 def tolerance(engine: str, numerics: str, precision: str) -> tuple[float | None, float]:
     """Allowed max |Δlogit| and agreement of an engine: judged where it promises equality for what it runs."""
-    promised: dict[str, float] = parts.load("engine", engine).TOLERANCE
-    for promise in (precision, numerics) if numerics == "plain" else (numerics, precision):
-        if promise in promised:
-            return promised[promise], AGREEMENT
-    return None, AGREEMENT if numerics == "plain" else CHANGED_AGREEMENT
+    difference = promised(engine, numerics, precision)
+    return difference, AGREEMENT if difference is not None or numerics == "plain" else CHANGED_AGREEMENT
+
+
+def promised(engine: str, numerics: str, precision: str) -> float | None:
+    """The |Δlogit| that an engine promises for what it runs; None: answers change on purpose."""
+    promises: dict[str, float] = parts.load("engine", engine).TOLERANCE
+    kinds = (precision, numerics) if numerics == "plain" else (numerics, precision)
+    return next((promises[kind] for kind in kinds if kind in promises), None)
 
 
 def model_logits(folder: Path, task: str, texts: list[str], max_length: int, merge: bool) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.errors import TrimtuneError
+from trimtune.store import write_new
 
 FILE = "calibration.json"
 
@@ -27,6 +28,11 @@ class Config(BaseModel):
                                                                 "the others don't use it")
 
 
+def leave(folder: Path, settings: Config) -> None:
+    """Put the settings beside the model, in the place of those of a trim before."""
+    write_new(folder / FILE, settings.model_dump_json(indent=1) + "\n")
+
+
 def read(folder: Path) -> Config:
     """The settings of a model folder.
 
@@ -35,7 +41,7 @@ def read(folder: Path) -> Config:
     """
     if not (folder / FILE).is_file():
         raise TrimtuneError(f"{folder} has no {FILE}, which says how its activations are calibrated.",
-                            "The trim int8_static leaves it.", "Run the trim first.")
+                            "The trims int8_static and fp8 leave it.", "Run the trim first.")
     return Config.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
 
 
@@ -46,7 +52,7 @@ def chosen(texts: Sequence[str], settings: Config, engine: str) -> list[str]:
         TrimtuneError: there are no training rows.
     """
     if not texts:
-        raise TrimtuneError(f"{engine}: int8_static was asked for without training rows.",
+        raise TrimtuneError(f"{engine}: int8_static or fp8 was asked for without training rows.",
                             "The activations' ranges are read off them.", "Give the rows, or use int8 on onnx_runtime.")
     return spaced(texts, settings.rows)
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     Layers = Mapping[str, torch.nn.Linear]
 
-WITHIN = {"magnitude": "model", "wanda": "row", "taylor": "model"}
+WITHIN = {"magnitude": "model", "wanda": "row", "taylor": "model", "movement": "layer"}
 """what the weights of each criterion are ranked within"""
+_HEAD_START = 1e-3
+"""the score of a layer's largest weight when movement begins: a few steps of a fit outgrow it"""
 
 
 def layers(base: Any, pattern: str = "free") -> dict[str, torch.nn.Linear]:
@@ -42,10 +44,12 @@ def layers(base: Any, pattern: str = "free") -> dict[str, torch.nn.Linear]:
 
 
 def scores(module: torch.nn.Module, found: Layers, criterion: str, source: Path, rows: int, setting: Any) -> list[torch.Tensor]:
-    """S of each layer, float32 [N, K]; −1 for what is zero already, so that it goes first."""
+    """S of each layer, float32 [N, K], of `movement` where it begins; −1 for what is zero already, so that it goes first."""
     within = list(found.values())
-    if criterion == "magnitude":
+    if criterion in ("magnitude", "movement"):
         found_NK = [layer.weight.detach().abs() for layer in within]
+        if criterion == "movement":
+            found_NK = [size_NK * (_HEAD_START / size_NK.max().clamp_min(1e-30)) for size_NK in found_NK]
     else:
         batches = _drawn.of_equal_length(source, setting, rows)
         found_NK = _wanda(module, within, batches) if criterion == "wanda" else _taylor(module, within, batches, setting.task)
@@ -87,7 +91,8 @@ def _taylor(module: torch.nn.Module, found: Sequence[torch.nn.Linear], batches: 
 
 
 def lowest(found: Sequence[torch.Tensor], share: float, within: str) -> list[torch.Tensor]:
-    """True for the `share` of lowest scores, bool [N, K] of each layer, counted within the `model`, each `row` or each `2:4`."""
+    """True for the `share` of lowest scores, bool [N, K] of each layer, counted within the `model`, each `layer`, each `row` or
+    each `2:4`."""
     import torch
 
     if within == "model":
@@ -96,9 +101,10 @@ def lowest(found: Sequence[torch.Tensor], share: float, within: str) -> list[tor
         gone[flat.topk(round(share * len(flat)), largest=False, sorted=False).indices] = True
         parts = gone.split([score.numel() for score in found])
         return [part.view_as(score) for part, score in zip(parts, found, strict=True)]
-    grouped = [score.unflatten(1, (-1, 4)) if within == "2:4" else score for score in found]
+    grouped = [score.unflatten(1, (-1, 4)) if within == "2:4" else score.flatten() if within == "layer" else score
+               for score in found]
     few = [score.topk(round(share * score.shape[-1]), dim=-1, largest=False, sorted=False).indices for score in grouped]
-    return [torch.zeros(score.shape, dtype=torch.bool).scatter_(-1, index, True).view_as(whole)
+    return [torch.zeros_like(score, dtype=torch.bool).scatter_(-1, index, True).view_as(whole)
             for score, index, whole in zip(grouped, few, found, strict=True)]
 
 
@@ -119,6 +125,42 @@ def hold(found: Layers, gone: Sequence[torch.Tensor]) -> None:
 
     for layer, gone_NK in zip(found.values(), gone, strict=True):
         parametrize.register_parametrization(layer, "weight", Kept(gone_NK))
+
+
+def learn(found: Layers, start: Sequence[torch.Tensor], share: float, within: str) -> None:
+    """Let a fit learn the scores as well: W = latent · M(S) with the lowest S gone anew in each pass, and, straight through M,
+
+        ∂L/∂S := ∂L/∂W · latent        S falls where a step would move a weight toward zero, and rises where away from it
+
+    Args:
+        start: S of each layer before the fit, float32 [N, K].
+    """
+    import torch
+    from torch.nn.utils import parametrize
+
+    class Masked(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, latent_NK: torch.Tensor, scores_NK: torch.Tensor) -> torch.Tensor:
+            (gone_NK,) = lowest([scores_NK], share, within)
+            ctx.save_for_backward(latent_NK, gone_NK)
+            return latent_NK.masked_fill(gone_NK, 0)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            latent_NK, gone_NK = ctx.saved_tensors
+            return grads[0].masked_fill(gone_NK, 0), grads[0] * latent_NK
+
+    class Moving(torch.nn.Module):
+        def __init__(self, start_NK: torch.Tensor) -> None:
+            super().__init__()
+            self.scores_NK = torch.nn.Parameter(start_NK.clone())
+
+        def forward(self, latent_NK: torch.Tensor) -> torch.Tensor:
+            kept_NK: torch.Tensor = Masked.apply(latent_NK, self.scores_NK)  # type: ignore[no-untyped-call]
+            return kept_NK
+
+    for layer, start_NK in zip(found.values(), start, strict=True):
+        parametrize.register_parametrization(layer, "weight", Moving(start_NK))
 
 
 def release(found: Layers) -> None:

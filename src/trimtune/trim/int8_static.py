@@ -29,7 +29,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trimtune.store import link_tree, write_new
+from trimtune.store import link_tree
 from trimtune.trim import _calibrated
 from trimtune.tune.recovery import Setting
 
@@ -42,7 +42,6 @@ Config = _calibrated.Config
 
 def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) -> dict[str, Any]:
     """Hand the source on by hard links, and the settings beside it; there are no facts."""
-    wanted = Config.model_validate(config)
     link_tree(source, folder)
-    write_new(folder / _calibrated.FILE, wanted.model_dump_json(indent=1) + "\n")
+    _calibrated.leave(folder, Config.model_validate(config))
     return {}

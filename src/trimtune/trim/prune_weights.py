@@ -1,4 +1,4 @@
-"""prune_zeros: sets single weights of the encoder's linear layers to zero, in stages, and mends the rest after each.
+"""prune_weights: sets single weights of the encoder's linear layers to zero, in stages, and mends the rest after each.
 
 Use it with `sparse_int8` or `sparse` behind it when the size on disk counts; not for speed: no kernel of these engines skips a
 zero, so products take what they took (measured in the report), and a plain folder with zeros in it is as big as before.
@@ -10,12 +10,16 @@ zero, so products take what they took (measured in the report), and a plain fold
     magnitude  S = |W[n, k]|                                       ranked over all layers
     wanda      S = |W[n, k]| · ‖x[k]‖₂, x over all tokens          ranked within each row n
     taylor     S = Σ_batches (W[n, k] · ∂L/∂W[n, k])²              ranked over all layers
+    movement   S = S₀ − Σ_steps η · W[n, k] · ∂L/∂W[n, k]          ranked within each layer, S₀ = 10⁻³ |W[n, k]| / max |W|
     2:4        of each four neighbors W[n, 4i … 4i + 3] the two highest scores stay, whatever the criterion
-    s_t = s · (1 − (1 − t / steps)³) after stage t of `steps`; a weight that went stays away
+    s_t = s · (1 − (1 − t / steps)³) after stage t of `steps`; a weight that is gone after a stage stays away
+
+movement is learned: S is a parameter of the recovery fits, by the same optimizer, the gradient passes M straight through, and
+within a stage weights may go and come back. It keeps what moves away from zero while the model learns, so it needs epochs.
 
 Source: Han et al. 2015 (arXiv 1506.02626), section 3, for magnitude and fitting again; Sun et al. 2023 (arXiv 2306.11695),
-section 3, for Wanda; Molchanov et al. 2019 (arXiv 1906.10771), section 3.1, for Taylor; Zhu & Gupta 2017 (arXiv 1710.01878),
-section 3, for the stages; Mishra et al. 2021 (arXiv 2104.08378), section 3, for 2:4.
+section 3, for Wanda; Molchanov et al. 2019 (arXiv 1906.10771), section 3.1, for Taylor; Sanh et al. 2020 (arXiv 2005.07683),
+section 4, for movement; Zhu & Gupta 2017 (arXiv 1710.01878), section 3, for the stages; Mishra et al. 2021 (arXiv 2104.08378), section 3, for 2:4.
 Only linear layers inside the blocks lose weights, not embeddings, norms, pooler and head. float32 in and out, a plain
 transformers folder. LoRA is merged first; prefixes and prompts stay beside the weights. It refuses models without plain
 linear layers in their blocks, and 2:4 where a layer's inputs are no multiple of 4.
@@ -43,7 +47,7 @@ NUMERICS: str | None = None
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    criterion: Literal["magnitude", "wanda", "taylor"] = Field("taylor", description="what a weight's score is")
+    criterion: Literal["magnitude", "wanda", "taylor", "movement"] = Field("taylor", description="what a weight's score is")
     sparsity: float = Field(0.8, gt=0, lt=1, description="share of the blocks' weights that become zero; with 2:4 it is 0.5")
     pattern: Literal["free", "2:4"] = Field("free", description="free, or two of each four neighbors in a row")
     steps: int = Field(3, ge=1, le=100, description="stages on the way to the sparsity, each with a recovery fit of its own")
@@ -58,9 +62,11 @@ class Config(BaseModel):
         return {"sparsity": 0.5, **given} if isinstance(given, dict) and given.get("pattern") == "2:4" else given
 
     @model_validator(mode="after")
-    def _is_a_half(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.pattern == "2:4" and self.sparsity != 0.5:
             raise ValueError("pattern 2:4 is a sparsity of 0.5: leave sparsity out, or write pattern: free")
+        if self.criterion == "movement" and not self.epochs:
+            raise ValueError("criterion movement is learned in the recovery fits: leave epochs out, or take another criterion")
         return self
 
 
@@ -85,8 +91,11 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
         layers = _zeros.layers(base_of(module), wanted.pattern)
         share, recovery = share_after(stage + 1, wanted.steps, wanted.sparsity), {}
         scores = _zeros.scores(module, layers, wanted.criterion, source, wanted.rows, setting)
-        gone = _zeros.lowest(scores, share, "2:4" if wanted.pattern == "2:4" else _zeros.WITHIN[wanted.criterion])
-        _zeros.hold(layers, gone)
+        within = "2:4" if wanted.pattern == "2:4" else _zeros.WITHIN[wanted.criterion]
+        if wanted.criterion == "movement":
+            _zeros.learn(layers, scores, share, within)
+        else:
+            _zeros.hold(layers, _zeros.lowest(scores, share, within))
         if wanted.epochs:
             keep = _stages.checkpoints(folder, stage, begun, started)
             recovery = recover(module, source, setting, wanted.learning_rate, wanted.epochs, teacher=teacher,
