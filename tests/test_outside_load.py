@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trimtune import outside_load
-from trimtune.measure._session import Rounds
+from trimtune.measure._rounds import Rounds
 
 pytestmark = pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="the load of others is known on Linux alone")
 BURN = "while True: pass"

@@ -58,6 +58,17 @@ class Meter:
                                                   if (ticks := _ticks(each)) is not None}
 
 
+def slowed(share: float) -> float:
+    """How many times as long a call may take at worst beside others who take a share of the cores: if all of that is on one core
+    and the call waits for its thread there. 1 where they take no more than a little; 10 at most: no core is ever all theirs.
+    """
+    return 1 / (1 - min(0.9, share * _cores())) if share > DISTURBED else 1.0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _ticks(process: int) -> int | None:
     """Processor time of a process and its ended children; None if it is gone."""
     try:

@@ -129,6 +129,8 @@ class Turns(Record):
     """rounds of candidates in one session stood beside one another, those of others didn't"""
     drift: float = 1.0
     """of a session that was tied to an earlier one: how much longer a candidate of both took in it"""
+    slowed: float = 1.0
+    """how many times as long a call may have taken at worst, because of other processes that stayed busy"""
 
 
 class Step(Record):

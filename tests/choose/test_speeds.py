@@ -31,7 +31,15 @@ def test_what_slows_a_round_for_both_cancels() -> None:
     assert 1 < found.low <= found.value <= found.high < 1.6
     back = ratio(turns(20, MOODS), turns(24, MOODS))
     assert (back.value, back.low, back.high) == pytest.approx((1 / found.value, 1 / found.high, 1 / found.low))
-    assert ratio(turns(20, MOODS), turns(20, MOODS)) == Ratio(1.0, 1.0, 1.0)
+    same = ratio(turns(20, MOODS), turns(20, MOODS))
+    assert (same.value, same.low, same.high) == pytest.approx((1.0, 0.971, 1.030), abs=1e-3), "two processes differ by 1.5%"
+
+
+def test_a_load_that_stays_widens_every_ratio_by_what_it_may_have_done() -> None:
+    alone, beside = (ratio(turns(24, MOODS).model_copy(update={"slowed": slowed}), turns(20, MOODS)) for slowed in (1.0, 2.0))
+    assert alone.low > 1
+    assert beside.tied
+    assert (beside.value, beside.low, beside.high) == pytest.approx((alone.value, alone.low / 2, alone.high * 2))
 
 
 def test_one_bad_round_makes_nobody_slower() -> None:

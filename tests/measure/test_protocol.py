@@ -20,7 +20,7 @@ from trimtune.store import Store
 
 ENGINE = Use(name="token_votes")
 QUICK = {"quality": {"resamples": 100},
-         "latency": {"seconds": 0.0, "settle_seconds": 0.0},
+         "latency": {},
          "throughput": {"seconds": 0.0, "settle_seconds": 0.0}}
 
 Make = Callable[..., Artifact]

@@ -112,6 +112,6 @@ def test_a_gpu_that_lacks_a_format_is_told_which_has_it() -> None:
     assert tensorrt_plan._formats("auto", (7, 5)) == ["fp32", "fp16"]
     assert tensorrt_plan._formats("auto", (8, 0)) == ["fp32", "fp16", "bf16"]
     assert tensorrt_plan._formats("fp8", (8, 9)) == ["fp8"]
-    for wanted, capability, since in (("fp8", (8, 6), "Ada"), ("bf16", (7, 5), "Ampere")):
-        with pytest.raises(TrimtuneError, match=rf"(?s){wanted} was asked for.*capability {capability[0]}\.{capability[1]}.*{since}"):
-            tensorrt_plan._formats(wanted, capability)
+    for wanted, here, since in (("fp8", (8, 6), "Ada"), ("bf16", (7, 5), "Ampere")):
+        with pytest.raises(TrimtuneError, match=rf"(?s){wanted} was asked for.*capability {here[0]}\.{here[1]}.*{since}"):
+            tensorrt_plan._formats(wanted, here)

@@ -15,8 +15,16 @@ import pytest
 from tests.engines.small_classifier import small_classifier
 
 from trimtune import parts
-from trimtune.engines import (_export, _onnx_calibration, _onnx_graph, _onnx_session, _onnx_static, _openvino_int8, onnx_runtime,
-                              openvino_ir)
+from trimtune.engines import (
+    _export,
+    _onnx_calibration,
+    _onnx_graph,
+    _onnx_session,
+    _onnx_static,
+    _openvino_int8,
+    onnx_runtime,
+    openvino_ir,
+)
 from trimtune.errors import TrimtuneError
 from trimtune.records import Candidate, Use
 from trimtune.study import data

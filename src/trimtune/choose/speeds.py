@@ -7,8 +7,15 @@ of them, the same draws for A and B. Of few rounds such percentiles are too narr
 for R rounds, t being Student's 97.5% point with R − 1 degrees of freedom (Hesterberg 2014, arXiv 1411.5279: the expanded
 percentile interval).
 
+Two processes of one artifact differ for as long as they live (where their memory lies): by 1.5% in standard deviation on 2
+cores of a Zen 4. Rounds can't show that, so it is added to the interval, in squares.
+
 Candidates of two sessions never stood side by side: their rounds are drawn apart, and the ends of the interval are moved outward
 by as much as the pace had changed for the candidate that was in both.
+
+Beside other processes that stay busy, the scheduler may make one candidate wait for them, and not the next, from its first turn
+to its last: no number of rounds shows that. So the ends are moved outward by what a call may have been slowed at worst
+(outside_load.py).
 """
 
 from __future__ import annotations
@@ -26,6 +33,8 @@ from trimtune.results import Row, Turns
 LATENCY = "latency_p50_ms"
 """the reading that is compared so"""
 RESAMPLES = 2000
+_PROCESS = 0.015
+"""standard deviation of the logarithm of two processes' times, where both run one artifact"""
 
 
 @dataclass(frozen=True)
@@ -60,8 +69,10 @@ class Speeds:
             middle = np.median(middle_one) - np.median(middle_other)
             drawn_B = np.median(drawn_one, axis=1) - np.median(drawn_other, axis=1)
             moved = float(np.abs(np.log([one.drift, other.drift])).sum())
+        moved += float(np.log(max(one.slowed, other.slowed)))
         low, high = np.quantile(drawn_B, _percentiles(min(len(one.ms), len(other.ms))))
-        low, high = min(low, middle) - moved, max(high, middle) + moved
+        low = middle - np.hypot(max(0, middle - low), 1.96 * _PROCESS) - moved
+        high = middle + np.hypot(max(0, high - middle), 1.96 * _PROCESS) + moved
         return Ratio(*(float(np.exp(each)) for each in (middle, low, high)))
 
     def faster(self, first: Row, second: Row) -> bool:

@@ -78,7 +78,7 @@ def products(graph: Any) -> list[tuple[Any, Any]]:
     kept = [(node, constants[node.input[1]]) for node in found if uses[node.input[1]] == own[node.input[1]]]
     if not kept:
         raise TrimtuneError("int8_static or fp8: the graph has no product of a hidden state and a constant matrix.",
-                            "They quantize torch.nn.Linear (BERT, DistilBERT, RoBERTa, ELECTRA …), not GPT-2's transposed layers.",
+                            "They quantize torch.nn.Linear (BERT, DistilBERT, RoBERTa …), not GPT-2's transposed layers.",
                             "Leave them out of `trim`, or use a model such as `minilm`.")
     return kept
 

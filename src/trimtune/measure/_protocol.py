@@ -110,7 +110,8 @@ def _commit(job: Job, store: Store, taken: Taken) -> tuple[dict[str, Artifact], 
     for name in job.runnable:
         arguments = {"samples": taken.samples.get(name), "cause": taken.failures.get(name),
                      "facts": {"note": _note(taken, name), "session": taken.sessions.get(name, ""),
-                               "drift": taken.anchors.get(name, ("", 1.0))[1]}}
+                               "drift": taken.anchors.get(name, ("", 1.0))[1],
+                               "slowed": taken.rounds[name].slowed if name in taken.rounds else 1.0}}
         try:
             measured[name] = store.step(work=_keep, arguments=arguments, fresh=False, **_recipe(job, name),
                                         spent=taken.spent.get(name, (0.0, 0.0, 0.0)))
@@ -145,7 +146,8 @@ def _turns(job: Job, artifact: Artifact, samples: Samples) -> Turns:
     timed = {name: module for name in job.configs if hasattr(module := parts.load("measure", name), "by_round")}
     rounds = [times for name, module in timed.items()
               for times in module.by_round(samples[name], module.Config(**job.configs[name]))]
-    return Turns(ms=tuple(map(tuple, rounds)), session=artifact.facts["session"], drift=artifact.facts["drift"])
+    told = {name: artifact.facts[name] for name in ("session", "drift", "slowed") if name in artifact.facts}
+    return Turns(ms=tuple(map(tuple, rounds)), **told)
 
 
 def _readings(job: Job, samples: Samples, note: str, beside: Mapping[str, dict[str, Any]]) -> dict[str, Reading]:

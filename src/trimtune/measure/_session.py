@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trimtune import outside_load, parts
+from trimtune import parts
 from trimtune.errors import StepFailed
 from trimtune.measure import _machine
+from trimtune.measure._rounds import Rounds
 from trimtune.measure._subject import open_subject, take_turn
+from trimtune.outside_load import Meter
 from trimtune.process import Watch, Worker, threads
 from trimtune.records import Artifact, Use
 
@@ -39,20 +43,6 @@ class Job:
     """measure → its config, in the order in which they are taken"""
     logs: Path
     watch: Watch
-
-
-@dataclass
-class Rounds:
-    """How many of a session's rounds others disturbed: `repeated`, and `kept` where one was disturbed again and again."""
-
-    whole: int = 0
-    repeated: int = 0
-    kept: int = 0
-
-    def __str__(self) -> str:
-        share = f"{outside_load.DISTURBED:.0%} of the cores"
-        again = f"{self.repeated} of {self.whole} rounds were taken again, since other processes took more than {share}"
-        return (again + f"; in {self.kept} they still did" * bool(self.kept)) * bool(self.repeated)
 
 
 @dataclass
@@ -111,7 +101,7 @@ def _block(job: Job, names: list[str]) -> Taken:
     samples: dict[str, Samples] = {name: {measure: [] for measure in job.configs} for name in names}
     rounds = {measure: parts.load("measure", measure).ROUNDS for measure in job.configs}
     done, total, told_of = 0, sum(rounds.values()) + 1, Rounds(sum(count for count in rounds.values() if count > 1))
-    outside = outside_load.Meter(lambda: [worker.pid for worker in workers.values()])
+    outside = Meter(lambda: [worker.pid for worker in workers.values()])
 
     def leave(name: str, error: StepFailed) -> None:
         taken.failures[name] = error.cause
@@ -122,7 +112,11 @@ def _block(job: Job, names: list[str]) -> Taken:
         job.watch({"kind": "progress", "text": f"measuring {len(names)} candidates: {text}", "done": done, "total": total})
 
     def turns(measure: str, config: dict[str, Any], turn: int) -> None:
-        for name in list(workers):
+        nonlocal done
+        done += 1
+        report(f"{measure}, round {turn + 1} of {rounds[measure]}")
+        # in another order each time, so that nobody always follows the same one
+        for name in random.Random(turn).sample(list(workers), len(workers)):
             started = time.perf_counter()
             try:
                 samples[name][measure].append(workers[name].ask(take_turn, measure, config, turn))
@@ -130,23 +124,21 @@ def _block(job: Job, names: list[str]) -> Taken:
                 leave(name, error)
             clock[name] += time.perf_counter() - started
 
+    def forget(measure: str, count: int) -> None:
+        nonlocal done
+        done -= count
+        for name in workers:
+            del samples[name][measure][-count:]
+
     try:
         report("loading")
         for name, error in _start(job, names, workers, clock).items():
             leave(name, error)
         for measure, config in job.configs.items():
-            spare = rounds[measure] // 2  # what is taken once isn't timed
-            for turn in range(rounds[measure]):
-                done += 1
-                outside.share()
-                report(f"{measure}, round {turn + 1} of {rounds[measure]}")
-                turns(measure, config, turn)
-                while (disturbed := rounds[measure] > 1 and outside.disturbed()) and spare:
-                    spare, told_of.repeated = spare - 1, told_of.repeated + 1
-                    for name in workers:
-                        samples[name][measure].pop()
-                    turns(measure, config, turn)
-                told_of.kept += disturbed
+            if rounds[measure] == 1:  # what is taken once isn't timed
+                turns(measure, config, 0)
+            else:
+                told_of.watched(rounds[measure], partial(turns, measure, config), partial(forget, measure), outside)
         for name, worker in list(workers.items()):
             try:
                 taken.spent[name] = (clock[name], worker.start_seconds, worker.peak_memory_mb())

@@ -2,10 +2,11 @@
 
 When to use: for what an interactive user waits. Batch size 1, in milliseconds. All candidates have the same cores; each uses as
 many threads as its export found the quickest for one row (1 … n were tried), in this and every other reading, and when it ships.
-Protocol: candidates take turns, twenty rounds of 11 rows each, the same rows of the test split for every candidate; at
-each turn a pause and warm-up calls come first and are discarded, in the first turn one for each length of row that
-will come (engines prepare their kernels by shape). Reported: median and 95th percentile of all rounds, with a bootstrap
-interval over rounds and samples. A percentile p is refused below 10/(1-p) samples (p95: 200).
+Protocol: candidates take turns, sixty rounds of 4 rows each, the same rows of the test split for every candidate, in
+another order in each round; at each turn warm-up calls come first and are discarded, in the first turn one for each length of row
+that will come (engines prepare their kernels by shape). No pause: cores that fall asleep answer late. Reported: median and 95th
+percentile of all rounds, with a bootstrap interval over rounds and samples. A percentile p is refused below 10/(1-p) samples
+(p95: 200).
 A slow model's turn is cut at `at_most` seconds; p95 may then be refused.
 
 Two candidates are compared round by round, since what slows the machine for a while slows both:
@@ -14,7 +15,8 @@ Two candidates are compared round by round, since what slows the machine for a w
 
 Its 95% interval is a bootstrap (Efron & Tibshirani 1993, chapter 13): rounds are drawn with replacement, then rows inside each
 of them, the same for A and B, 2,000 times; the percentiles are moved outward for the small number of rounds (Hesterberg 2014,
-arXiv 1411.5279, the expanded percentile interval). One is called faster only if the interval leaves 1 out.
+arXiv 1411.5279, the expanded percentile interval), and the 1.5% by which two processes of one artifact differ is added in
+squares. One is called faster only if the interval leaves 1 out.
 """
 
 from __future__ import annotations
@@ -32,27 +34,25 @@ from trimtune.records import Better, Reading
 
 TASKS = ("text_classification",)
 READINGS: dict[str, tuple[str, Better]] = {"latency_p50_ms": ("ms", "lower"), "latency_p95_ms": ("ms", "lower")}
-ROUNDS = 20
+ROUNDS = 60
 _PERCENTILES = {"latency_p50_ms": 50.0, "latency_p95_ms": 95.0}
 
 
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-    rows: int = Field(11, ge=1, description="rows per turn; twenty turns of 11 make 220 samples, and p95 needs 200")
-    seconds: float = Field(0.05, ge=0, description="a turn repeats its rows until this is spent")
-    at_most: float = Field(0.9, gt=0, description="seconds after which a turn is cut")
+    rows: int = Field(4, ge=1, description="rows per turn; sixty turns of 4 make 240 samples, and p95 needs 200")
+    at_most: float = Field(0.5, gt=0, description="seconds after which a turn is cut")
     warm_up_at_most: float = Field(1.5, gt=0, description="seconds after which a turn's warm-up is cut")
-    warm_up: int = Field(3, ge=1, description="calls discarded at the start of each turn")
-    settle_seconds: float = Field(0.04, ge=0, description="pause before a turn: ONNX Runtime's threads spin 35 ms after a call")
+    warm_up: int = Field(2, ge=1, description="calls discarded at the start of each turn")
     seed: int = Field(0, description="order in which rows are drawn")
 
 
 def sample(subject: LabelSubject, config: Config) -> dict[str, Any]:
     """One turn: `ms`, the time of each call."""
     texts = subject.draw(config.rows, config.seed)
-    with quiet(config.settle_seconds):
+    with quiet(0.0):
         passes(_one(subject), _warm_up(subject, texts, config), 0.0, config.warm_up_at_most)
-        taken = passes(_one(subject), texts, config.seconds, config.at_most)
+        taken = passes(_one(subject), texts, 0.0, config.at_most)
     return {"ms": [1e3 * seconds for seconds in taken]}
 
 
@@ -76,9 +76,8 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
 
 
 def by_round(samples: list[dict[str, Any]], config: Config) -> list[list[float]]:
-    """Of each round the time of each of its rows in ms, the median where the turn repeated them."""
-    return [[round(float(np.median(taken["ms"][row::config.rows])), 4) for row in range(min(config.rows, len(taken["ms"])))]
-            for taken in samples]
+    """Of each round the time of each of its rows in ms."""
+    return [[round(ms, 4) for ms in taken["ms"]] for taken in samples]
 
 
 def pace_ms(samples: list[dict[str, Any]]) -> float:

@@ -156,7 +156,7 @@ def learn(found: Layers, start: Sequence[torch.Tensor], share: float, within: st
             self.scores_NK = torch.nn.Parameter(start_NK.clone())
 
         def forward(self, latent_NK: torch.Tensor) -> torch.Tensor:
-            kept_NK: torch.Tensor = Masked.apply(latent_NK, self.scores_NK)  # type: ignore[no-untyped-call]
+            kept_NK: torch.Tensor = Masked.apply(latent_NK, self.scores_NK)
             return kept_NK
 
     for layer, start_NK in zip(found.values(), start, strict=True):

@@ -19,7 +19,8 @@ within a stage weights may go and come back. It keeps what moves away from zero 
 
 Source: Han et al. 2015 (arXiv 1506.02626), section 3, for magnitude and fitting again; Sun et al. 2023 (arXiv 2306.11695),
 section 3, for Wanda; Molchanov et al. 2019 (arXiv 1906.10771), section 3.1, for Taylor; Sanh et al. 2020 (arXiv 2005.07683),
-section 4, for movement; Zhu & Gupta 2017 (arXiv 1710.01878), section 3, for the stages; Mishra et al. 2021 (arXiv 2104.08378), section 3, for 2:4.
+section 4, for movement; Zhu & Gupta 2017 (arXiv 1710.01878), section 3, for the stages; Mishra et al. 2021 (arXiv 2104.08378),
+section 3, for 2:4.
 Only linear layers inside the blocks lose weights, not embeddings, norms, pooler and head. float32 in and out, a plain
 transformers folder. LoRA is merged first; prefixes and prompts stay beside the weights. It refuses models without plain
 linear layers in their blocks, and 2:4 where a layer's inputs are no multiple of 4.
