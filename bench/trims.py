@@ -24,13 +24,14 @@ from trimtune.screen import watching
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STUDENT = {"distill": {"layers": 3}}
 CHAINS: list[Any] = [
-    "none", "bf16", "int8", "int8_static", "int8_qat", "int4", "ternary", "binary", "prune_ffn", "prune_heads",
-    ["prune_ffn", "prune_heads"], ["prune_ffn", "prune_heads", "int8"], "prune_width", ["prune_width", "int8"], "low_rank",
-    ["low_rank", "int8"], ["prune_vocabulary", "int8"], ["prune_vocabulary", "low_rank", "int8"], STUDENT, [STUDENT, "int8"],
+    "none", "bf16", "fp16", "int8", "int8_static", "int8_qat", "int4", "ternary", "binary", "prune_ffn", "prune_heads",
+    {"prune_ffn": {"epochs": 0}}, {"prune_heads": {"epochs": 0}}, ["prune_ffn", "prune_heads"],
+    ["prune_ffn", "prune_heads", "int8"], "prune_width", ["prune_width", "int8"], "low_rank", ["low_rank", "int8"], ["prune_vocabulary", "int8"], ["prune_vocabulary", "low_rank", "int8"], STUDENT, [STUDENT, "int8"],
     ["prune_vocabulary", STUDENT, "int8"], ["prune_vocabulary", STUDENT, "prune_ffn", "int8"], "prune_weights",
     ["prune_weights", "sparse_int8"]]
 SKIP = ["*full+prune_[fhv]*@torch_eager", "*low_rank*@torch_eager", "*distill*@torch_eager", "*width*@torch_eager",
-        "*int8_*@torch_eager", "*prune_weights@o*", "*sparse_int8@o*", "*ary@o*", "*bf16@onnx_runtime", "*int4@openvino_ir"]
+        "*int8_*@torch_eager", "*prune_weights@o*", "*sparse_int8@o*", "*ary@o*", "*bf16@onnx_runtime", "*fp16@onnx_runtime",
+        "*int4@openvino_ir", "*epochs=0*@openvino_ir"]
 """what two faster engines run as well, and formats that an engine doesn't have"""
 SHOWN = ("accuracy", "size_mb", "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb",
          "load_ms")

@@ -253,11 +253,16 @@ def test_movement_follows_the_gradient_straight_through(bert: Any) -> None:
     wanted_NK, rate = start[0].clone(), 0.1
     for _ in range(3):
         held_NK, seen = first.weight.detach().clone(), list[torch.Tensor]()
-        hook = first.register_forward_hook(lambda _, inputs, out, seen=seen: out.register_hook(  # type: ignore[misc]
-            lambda grad, x=inputs[0]: seen.append(grad.flatten(0, -2).T @ x.detach().flatten(0, -2))))
+
+        def keep(_: Any, inputs: tuple[torch.Tensor, ...], out: torch.Tensor, seen: list[torch.Tensor] = seen) -> None:
+            out.retain_grad()
+            seen += [inputs[0].detach().flatten(0, -2), out]
+
+        hook = first.register_forward_hook(keep)
         bert(input_ids=torch.arange(12).view(2, 6)).logits.square().sum().backward()
         hook.remove()
-        wanted_NK -= rate * seen[0] * moving.original.detach()
+        assert seen[1].grad is not None
+        wanted_NK -= rate * (seen[1].grad.flatten(0, -2).T @ seen[0]) * moving.original.detach()
         assert torch.equal(held_NK == 0, _zeros.lowest([moving[0].scores_NK.detach()], 0.5, "layer")[0])
         assert (moving.original.grad[held_NK == 0] == 0).all(), "what is gone does not learn, but its score does"
         with torch.no_grad():
