@@ -52,7 +52,7 @@ FORMAT = "openvino"
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25}
 _GRAPH = "model.xml"
 _HINT = {"fp32": "f32", "bf16": "bf16"}
-_PACKAGES = ("openvino", "nncf")
+PACKAGES = ("openvino", "nncf")
 
 
 class Config(BaseModel):
@@ -64,7 +64,7 @@ class Config(BaseModel):
 
 
 def available() -> str | None:
-    return _graph.not_installed(_PACKAGES, "openvino")
+    return _graph.not_installed(PACKAGES, "openvino")
 
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],

@@ -46,7 +46,7 @@ ONLY_IF_NAMED = True
 SWEPT = False
 """it runs on the GPU"""
 _PLAN, _TIMINGS = "model.plan", "timing.cache"
-_PACKAGES = ("tensorrt", "onnx", "onnxscript")
+PACKAGES = ("tensorrt", "onnx", "onnxscript")
 
 
 class Config(BaseModel):
@@ -61,7 +61,7 @@ class Config(BaseModel):
 
 def available() -> str | None:
     """What lacks of the packages, a CUDA device, and a PyTorch that can carry rows to it; nothing heavy is imported."""
-    lacking = _graph.not_installed(_PACKAGES, "tensorrt")
+    lacking = _graph.not_installed(PACKAGES, "tensorrt")
     if lacking:
         return lacking
     reason = _cuda_driver.lacking()
