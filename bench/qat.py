@@ -27,9 +27,9 @@ from trimtune.ship.predictor import logits_of
 from trimtune.store import link_tree
 from trimtune.study import data
 from trimtune.tasks import text_classification as task
-from trimtune.trim import _importance, int8_qat
+from trimtune.trim import int8_qat
 from trimtune.trim._model_folder import write
-from trimtune.tune.recovery import Setting
+from trimtune.tune.recovery import Setting, recover
 
 RATES = {"prompt": 1e-2, "prefix": 1e-2, "lora": 2e-3}
 HEAD = ("parent", "engine", "trim", "seed", "accuracy", "agreement", "KL", "moved")
@@ -100,8 +100,10 @@ def fitted(trim: str, source: Path, folder: Path, config: int8_qat.Config, setti
         int8_qat.run(folder, source, config.model_dump(), setting)
     else:
         module = task.load_model(source, attention="eager")
-        _importance.recovered(module, source, folder, setting, learning_rate=config.learning_rate, epochs=config.epochs,
-                              share=config.teacher)
+        teacher = task.load_model(source) if config.teacher and config.epochs else None
+        if config.epochs:
+            recover(module, source, setting, config.learning_rate, config.epochs, folder=folder, teacher=teacher,
+                    share=config.teacher)
         write(module, source, folder)
     return folder
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from trimtune.engines import _graph, _int8_torch, _onnx_session, _openvino_int8, onnx_runtime, openvino_ir
+from trimtune.engines import _graph, _int8_torch, _onnx_graph, _onnx_session, _openvino_int8, onnx_runtime, openvino_ir
 from trimtune.measure import _machine
 from trimtune.process import threads
 from trimtune.study import data
@@ -144,7 +144,7 @@ def of_onnx(home: Path) -> list[dict[str, Any]]:
 
     with torch.inference_mode(False):
         model: Any = task.load_model(locate("minilm"), attention="eager")
-        graph = onnx_runtime._traced(model, 20, 64)
+        graph = _onnx_graph.classifier(model, 20, 64, "bench")
     files = {"fp32": graph.SerializeToString()}
     files["fp16"] = float16.convert_float_to_float16(graph, keep_io_types=True, disable_shape_infer=True).SerializeToString()
     lines, runs = [], {}

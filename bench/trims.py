@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import trimtune
+from trimtune.records import Reading
+from trimtune.report import tables
 from trimtune.results import Result, Row
 from trimtune.screen import watching
 
@@ -26,7 +28,8 @@ STUDENT = {"distill": {"layers": 3}}
 CHAINS: list[Any] = [
     "none", "bf16", "fp16", "int8", "int8_static", "int8_qat", "int4", "ternary", "binary", "prune_ffn", "prune_heads",
     {"prune_ffn": {"epochs": 0}}, {"prune_heads": {"epochs": 0}}, ["prune_ffn", "prune_heads"],
-    ["prune_ffn", "prune_heads", "int8"], "prune_width", ["prune_width", "int8"], "low_rank", ["low_rank", "int8"], ["prune_vocabulary", "int8"], ["prune_vocabulary", "low_rank", "int8"], STUDENT, [STUDENT, "int8"],
+    ["prune_ffn", "prune_heads", "int8"], "prune_width", ["prune_width", "int8"], "low_rank", ["low_rank", "int8"],
+    ["prune_vocabulary", "int8"], ["prune_vocabulary", "low_rank", "int8"], STUDENT, [STUDENT, "int8"],
     ["prune_vocabulary", STUDENT, "int8"], ["prune_vocabulary", STUDENT, "prune_ffn", "int8"], "prune_weights",
     ["prune_weights", "sparse_int8"]]
 SKIP = ["*full+prune_[fhv]*@torch_eager", "*low_rank*@torch_eager", "*distill*@torch_eager", "*width*@torch_eager",
@@ -78,10 +81,11 @@ def rows(name: str, count: int, folder: Path) -> Any:
 
 
 def line(row: Row, result: Result) -> dict[str, Any]:
-    verdict = result.choice.verdict(row.name)
+    verdict, whole = result.choice.verdict(row.name), tables.kinds(result, row)[1]
     readings = {name: row.readings[name].model_dump(include={"value", "low", "high", "n"}) for name in row.readings}
     return {"candidate": row.name, "status": row.status, "cause": row.cause, "packed": row.packed, "precision": row.precision,
-            "readings": readings, "verdict": f"{verdict.kind}: {verdict.words}" if verdict else ""}
+            "readings": readings,
+            "verdict": f"{verdict.kind}{f' (whole chain: {whole})' if whole else ''}: {verdict.words}" if verdict else ""}
 
 
 def markdown(lines: list[dict[str, Any]]) -> str:
@@ -105,7 +109,7 @@ def reached(result: Result) -> dict[str, str]:
     plain = [row for row in measured if not row.candidate.trims]
     parent = max(value(row, "accuracy") for row in plain)
     whole = {row.candidate.engine.label: value(row, "size_mb") for row in plain}
-    fastest = max(value(row, "throughput_rows_per_s") for row in plain)
+    fastest = max(plain, key=lambda row: value(row, "throughput_rows_per_s")).readings["throughput_rows_per_s"]
     good = [row for row in measured if row.candidate.trims and value(row, "accuracy") >= parent - 0.015]
     small = min(good, key=lambda row: value(row, "size_mb"), default=None)
     fast = max(good, key=lambda row: value(row, "throughput_rows_per_s"), default=None)
@@ -116,9 +120,16 @@ def reached(result: Result) -> dict[str, str]:
         f"1/{whole[small.candidate.engine.label] / value(small, 'size_mb'):.1f} of its own on that engine, "
         f"{100 * (value(small, 'accuracy') - parent):+.1f} points",
         "fastest within 1.5 points": "none" if fast is None else
-        f"{fast.name}: {value(fast, 'throughput_rows_per_s') / fastest:.2f} times the fastest untrimmed engine, "
+        f"{fast.name}: {times(fast.readings['throughput_rows_per_s'], fastest)} the fastest untrimmed engine, "
         f"{100 * (value(fast, 'accuracy') - parent):+.1f} points",
         "int8": ", ".join(f"{row.candidate.engine.label} {100 * (value(row, 'accuracy') - parent):+.1f} points" for row in eight)}
+
+
+def times(one: Reading, other: Reading) -> str:
+    """`2.71 times (1.58–3.25 by the ends of both intervals)`: the two are not paired, so that is the widest it can be."""
+    assert one.value and other.value and one.low and one.high and other.low and other.high
+    widest = f"{one.low / other.high:.2f}–{one.high / other.low:.2f} by the ends of both intervals"
+    return f"{one.value / other.value:.2f} times ({widest})"
 
 
 def value(row: Row, reading: str) -> float:

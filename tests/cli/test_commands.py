@@ -147,5 +147,8 @@ def test_doctor_knows_every_engine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["engines"]) == set(parts.names("engine"))
+    for name, reason in found["engines"].items():
+        needed = {package: found["packages"][package] for package in getattr(parts.load("engine", name), "PACKAGES", ())}
+        assert reason or all(needed.values()), f"{name} is available without {needed}"
     assert found["devices"][0] == "cpu"
     assert isinstance(found["problems"], list)

@@ -72,6 +72,11 @@ def test_the_docstring_begins_with_one_sentence(part: tuple[str, str, ModuleType
     assert len(first) <= 260, "one sentence says what it does"
 
 
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, name in PARTS if kind in ("trim", "engine")])
+def test_what_a_study_names_begins_with_its_own_name(kind: str, name: str) -> None:
+    assert parts.doc(kind, name).startswith(f"{name}: ")
+
+
 def test_the_docstring_says_when_and_in_what_shapes(chosen: tuple[str, str, ModuleType]) -> None:
     kind, name, _ = chosen
     doc = parts.doc(kind, name)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtune.measure._intervals import bootstrap, median_range, percentile_interval, samples_needed, wilson
+from trimtune.measure._intervals import bootstrap, median_range, percentile_interval, percentile_of, samples_needed, wilson
 
 
 @settings(deadline=None)
@@ -37,6 +37,22 @@ def test_rounds_that_differ_widen_the_interval() -> None:
     moody = [[value + 3 * (index % 3) for value in taken] for index, taken in enumerate(calm)]
     widths = [high - low for low, high in (percentile_interval(rounds, 50) for rounds in (calm, moody))]
     assert widths[1] > 2 * widths[0]
+
+
+@given(st.lists(st.lists(st.floats(0.1, 100), min_size=7, max_size=7), min_size=1, max_size=9), st.sampled_from([0, 50, 95, 100]))
+def test_of_rounds_that_are_alike_a_percentile_is_numpys(rounds: list[list[float]], percentile: int) -> None:
+    assert percentile_of(rounds, percentile) == pytest.approx(np.percentile(np.concatenate(rounds), percentile))
+
+
+def test_a_quick_round_counts_no_more_for_its_many_samples() -> None:
+    slow, quick = [[4.0] * 11] * 10, [[1.0] * 44] * 10
+    assert np.percentile(np.concatenate([*slow, *quick]), 75) == 1.0, "a pool of all samples is mostly of quick rounds"
+    assert percentile_of([*slow, *quick], 75) == 4.0
+    rng = np.random.default_rng(0)
+    moody = [list(mood * rng.normal(10, 0.5, 11 * (4 if mood == 1 else 1))) for mood in rng.choice([1, 2], size=20)]
+    for percentile in (50, 95):
+        low, high = percentile_interval(moody, percentile)
+        assert low <= percentile_of(moody, percentile) <= high
 
 
 def test_median_range_says_its_coverage() -> None:

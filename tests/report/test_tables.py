@@ -12,7 +12,7 @@ from tests.report import results
 from trimtune.records import Fit, Limit, Reading, Use
 from trimtune.report import drawing, facts, pareto, search_picture, tables, tuning, words
 from trimtune.report import page as pages
-from trimtune.results import Baseline, Choice, Result
+from trimtune.results import Baseline, Choice, Result, Verdict
 
 
 def test_lines_start_with_the_pick_and_end_with_failures() -> None:
@@ -31,6 +31,19 @@ def test_a_refused_reading_keeps_no_limit() -> None:
     assert tables.inside_limits(result, result.rows[0])
     limited = result.study.model_copy(update={"require": (Limit(reading="latency_p95_ms", op="<=", value=1e9),)})
     assert not tables.inside_limits(result.model_copy(update={"study": limited}), result.rows[0])
+
+
+@pytest.mark.parametrize(("last", "whole", "told"), [("gain", "trade", "trade"), ("gain", "gain", ""),
+                                                     ("no gain here", "gain", "gain")])
+def test_a_chain_says_what_its_last_link_brought_and_what_all_of_it_did(last: str, whole: str, told: str) -> None:
+    result = results.full()
+    name = next(row.name for row in result.rows if row.status == "measured" and row.candidate.trims)
+    verdicts = tuple(Verdict(candidate=name, against=against, kind=kind, words="")  # type: ignore[arg-type]
+                     for against, kind in (("parent", last), ("plain", whole)))
+    result = result.model_copy(update={"choice": result.choice.model_copy(update={"verdicts": verdicts})})
+    line = next(line for line in tables.lines(result) if line.row.name == name)
+    assert (line.verdict, line.whole) == (last, told)
+    assert ("whole chain: " + told in pages.html(result, Path("runs/x"))) == bool(told)
 
 
 def test_failures_of_one_cause_stand_together() -> None:

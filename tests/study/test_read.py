@@ -74,6 +74,13 @@ def test_short_forms(tmp_path: Path) -> None:
         ["size_mb <= 30", "latency_p95_ms < 8", "latency_p95_ms > 1", "fit_seconds <= 1000"]
 
 
+def test_zeros_may_stand_behind_fits_and_before_what_has_none(tmp_path: Path) -> None:
+    chains = "[[prune_ffn, prune_weights, sparse_int8], [prune_weights, {prune_ffn: {epochs: 0}}, prune_vocabulary]]"
+    found = study(tmp_path, f"name: mail\ndata: helpdesk\ntrim: {chains}\n")
+    assert [[use.name for use in chain] for chain in found.trim] == [
+        [], ["prune_ffn", "prune_weights", "sparse_int8"], ["prune_weights", "prune_ffn", "prune_vocabulary"]]
+
+
 def test_none_stays_where_the_study_puts_it(tmp_path: Path) -> None:
     found = study(tmp_path, "name: mail\ndata: helpdesk\ntrim: [int8, none]\n")
     assert [[use.name for use in chain] for chain in found.trim] == [["int8"], []]

@@ -1,6 +1,6 @@
 """Paired comparison of candidates' speed, round by round: they took turns, so what slowed the machine in a round slowed all.
 
-    ratio = median over rounds r of  (median_i t_A[r, i] / median_i t_B[r, i])      t in ms; i: the rows of round r
+    ratio = median over rounds r of  (median_i t_A[r, i] / median_i t_B[r, i])      t in ms; i: rows of r that both answered
 
 The 95% interval is a bootstrap (Efron & Tibshirani 1993, chapter 13): rounds are drawn with replacement, then rows inside each
 of them, the same draws for A and B. Of few rounds such percentiles are too narrow; so they are taken at Φ(±√(R / (R − 1)) · t)
@@ -61,9 +61,12 @@ class Speeds:
         if not self._known(first) or not self._known(second):
             return None
         one, other = self.turns[first], self.turns[second]
-        middle_one, middle_other = _middles(one.ms), _middles(other.ms)
-        drawn_one, drawn_other = self._drawn(first), self._drawn(second)
-        if one.session == other.session and len(one.ms) == len(other.ms):
+        beside = one.session == other.session and len(one.ms) == len(other.ms)
+        # a slow one's turn may have been cut: the rows that it didn't reach are left out of the other's as well
+        counts = tuple(min(len(mine), len(theirs)) for mine, theirs in zip(one.ms, other.ms, strict=True)) if beside else ()
+        middle_one, middle_other = _middles(_cut(one.ms, counts)), _middles(_cut(other.ms, counts))
+        drawn_one, drawn_other = self._drawn(first, counts), self._drawn(second, counts)
+        if beside:
             middle, drawn_B, moved = np.median(middle_one - middle_other), np.median(drawn_one - drawn_other, axis=1), 0.0
         else:
             middle = np.median(middle_one) - np.median(middle_other)
@@ -88,17 +91,24 @@ class Speeds:
     def _known(self, name: str) -> bool:
         return name in self.turns and len(self.turns[name].ms) > 1 and all(self.turns[name].ms)
 
-    def _drawn(self, name: str) -> np.ndarray:
+    def _drawn(self, name: str, counts: tuple[int, ...]) -> np.ndarray:
         """What `_middles` is of drawn rounds, and of rows drawn inside them, [B, R]. It is asked for in many pairs."""
-        if name not in self._kept:
-            turns = self.turns[name]
+        turns = self.turns[name]
+        ms = _cut(turns.ms, counts)
+        key = name, tuple(map(len, ms))
+        if key not in self._kept:
             longest = max(len(times) for each in self.turns.values() for times in each.ms)
-            self._kept[name] = _drawn_middles(turns.ms, *_draws(turns.session, len(turns.ms), longest))
-        return self._kept[name]
+            self._kept[key] = _drawn_middles(ms, *_draws(turns.session, len(ms), longest))
+        return self._kept[key]
 
     @cached_property
-    def _kept(self) -> dict[str, np.ndarray]:
+    def _kept(self) -> dict[tuple[str, tuple[int, ...]], np.ndarray]:
         return {}
+
+
+def _cut(ms: Sequence[Sequence[float]], counts: Sequence[int]) -> Sequence[Sequence[float]]:
+    """Of each round the first so many rows; all where there are no counts."""
+    return [times[:count] for times, count in zip(ms, counts, strict=True)] if counts else ms
 
 
 def _middles(ms: Sequence[Sequence[float]]) -> np.ndarray:

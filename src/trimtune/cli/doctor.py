@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from trimtune import parts
+from trimtune.engines._graph import versions
 from trimtune.errors import TrimtuneError
 from trimtune.measure import _machine
 from trimtune.study.model import locate
 
-_PACKAGES = ("trimtune", "torch", "transformers", "peft", "optuna", "onnxruntime", "openvino", "nncf", "gguf",
-             "llama-cpp-python")
+_PACKAGES = ("trimtune", "torch", "transformers", "peft", "optuna")
+"""what every study needs; engines say themselves what they do"""
 _NEEDED_MB = 2000
 """free disk space that a study of a small model takes comfortably"""
 
@@ -23,8 +23,9 @@ _NEEDED_MB = 2000
 def examine(runs: Path) -> dict[str, Any]:
     """Plain JSON: packages, cpu, memory, devices, engines (None or why not), models, disk, and `problems` in words."""
     problems: list[str] = []
-    packages = {name: _version(name) for name in _PACKAGES}
-    engines = {name: parts.load("engine", name).available() for name in parts.names("engine")}
+    modules = {name: parts.load("engine", name) for name in parts.names("engine")}
+    engines = {name: module.available() for name, module in modules.items()}
+    packages = versions([*_PACKAGES, *(name for module in modules.values() for name in getattr(module, "PACKAGES", ()))])
     if not any(reason is None for reason in engines.values()):
         problems.append("no engine can run here: install one of " + ", ".join(engines))
     place = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.is_dir())
@@ -38,13 +39,6 @@ def examine(runs: Path) -> dict[str, Any]:
     return {"python": platform.python_version(), "packages": packages, **_machine.describe(),
             "available_memory_mb": round(_machine.available_memory_mb()), "devices": devices, "engines": engines,
             "models": {"minilm": _model("minilm")}, "disk": {"folder": str(place), "free_mb": round(free)}, "problems": problems}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _devices() -> tuple[list[str], str]:

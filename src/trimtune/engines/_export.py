@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtune import parts
-from trimtune.engines import _threads
+from trimtune.engines import _graph, _threads
 from trimtune.errors import Unavailable
 from trimtune.process import place, threads
 from trimtune.records import Artifact, Candidate, Study
@@ -28,9 +28,13 @@ def exported(candidate: Candidate, model: Artifact, rows: Artifact, study: Study
         raise Unavailable(reason)
     shared = {"config": engine.config, "numerics": wanted, "max_length": study.fit.max_length, "task": study.task}
     arguments = {**shared, "engine": engine.name, "source": model.folder, "rows": rows.folder}
+    part = parts.load("engine", engine.name)
+    # other versions may have other kernels, so other files, threads and times
+    libraries = _graph.versions(("transformers", *getattr(part, "PACKAGES", ())))
     # an engine whose files run on this machine alone says with `built_for` what else of it they are bound to
-    bound: dict[str, Any] = getattr(parts.load("engine", engine.name), "built_for", dict)()
-    return store.step("engine", engine.name, _export, arguments, config={**shared, **place(), **bound}, parents=(model, rows),
+    bound: dict[str, Any] = getattr(part, "built_for", dict)()
+    here = {**place(), "libraries": libraries, **bound}
+    return store.step("engine", engine.name, _export, arguments, config={**shared, **here}, parents=(model, rows),
                       code=parts.source_hash("engine", engine.name) + parts.source_hash("task", study.task)
                       + parts.shared_hash("trim"), about=f"of {candidate.name.rpartition('@')[0]}")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,26 @@ def not_installed(packages: Sequence[str], extra: str) -> str | None:
     """Which of the packages are absent, and the extra that brings them; None if all are there."""
     lacking = [name for name in packages if importlib.util.find_spec(name) is None]
     return f"{', '.join(lacking)} not installed: pip install 'trimtune[{extra}]'" if lacking else None
+
+
+def versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """The version of each package, which is named as it is imported; None where it is absent."""
+    return {name: _version(name) for name in packages}
+
+
+@cache
+def _version(package: str) -> str | None:
+    """Of what it was installed as: `llama_cpp` is of `llama-cpp-python`."""
+    installed = _distributions().get(package, [package])[0]
+    try:
+        return importlib.metadata.version(installed)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
 
 
 def note(folder: Path, **facts: Any) -> dict[str, Any]:

@@ -50,7 +50,7 @@ _EXACT = 1e-3
 """allowed |Δlogit| of F32 files where llama.cpp computes in float32 throughout: not in GPT-2, whose GELU is a float16 table"""
 _FILE = "model.gguf"
 _QUANTIZED = {"int8": "Q8_0", "int4": "Q4_K_M"}
-_PACKAGES = ("gguf", "llama_cpp")
+PACKAGES = ("gguf", "llama_cpp")
 
 
 class Config(BaseModel):
@@ -60,7 +60,7 @@ class Config(BaseModel):
 
 
 def available() -> str | None:
-    return _graph.not_installed(_PACKAGES, "gguf")
+    return _graph.not_installed(PACKAGES, "gguf")
 
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],

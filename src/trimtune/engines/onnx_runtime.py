@@ -49,7 +49,7 @@ TASKS = tuple(NUMERICS)
 FORMAT = "onnx"
 TOLERANCE = {"plain": 1e-3}
 _GRAPH = "model.onnx"
-_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 class Config(BaseModel):
@@ -59,7 +59,7 @@ class Config(BaseModel):
 
 
 def available() -> str | None:
-    return _graph.not_installed(_PACKAGES, "onnx")
+    return _graph.not_installed(PACKAGES, "onnx")
 
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],

@@ -54,7 +54,7 @@ TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25, "fp16": 0.1}
 _PACKED = {"plain": "plain", "fp16": "stored"}
 _GRAPH = "model.xml"
 _HINT = {"fp32": "f32", "bf16": "bf16"}
-_PACKAGES = ("openvino", "nncf")
+PACKAGES = ("openvino", "nncf")
 
 
 class Config(BaseModel):
@@ -66,7 +66,7 @@ class Config(BaseModel):
 
 
 def available() -> str | None:
-    return _graph.not_installed(_PACKAGES, "openvino")
+    return _graph.not_installed(PACKAGES, "openvino")
 
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],

@@ -52,7 +52,7 @@ ONLY_IF_NAMED = True
 SWEPT = False
 """it runs on the GPU"""
 _PLAN, _TIMINGS = "model.plan", "timing.cache"
-_PACKAGES = ("tensorrt", "onnx", "onnxscript", "onnxruntime")
+PACKAGES = ("tensorrt", "onnx", "onnxscript", "onnxruntime")
 _FORMS = {"int8_static": _onnx_static.signed, "fp8": _onnx_static.fp8}
 _CAPABILITY = {"bf16": ((8, 0), "Ampere"), "fp8": ((8, 9), "Ada")}
 """the least compute capability, and the first GPUs that have it"""
@@ -70,7 +70,7 @@ class Config(BaseModel):
 
 def available() -> str | None:
     """What lacks of the packages, a CUDA device, and a PyTorch that can carry rows to it; nothing heavy is imported."""
-    lacking = _graph.not_installed(_PACKAGES, "tensorrt")
+    lacking = _graph.not_installed(PACKAGES, "tensorrt")
     if lacking:
         return lacking
     reason = _cuda_driver.lacking()

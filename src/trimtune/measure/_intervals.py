@@ -28,6 +28,19 @@ def samples_needed(percentile: float) -> int:
     return math.ceil(round(10 / (1 - percentile / 100), 6))
 
 
+def percentile_of(rounds: Sequence[Sequence[float]], percentile: float) -> float:
+    """A percentile of samples taken in rounds, each round with the same weight however many samples it gave.
+
+    A turn repeats its rows until some time is spent, so that a quick round gives more samples than a slow one. In a pool of all
+    samples the quick moments would count for more than their share. With as many samples in each round it is numpy's percentile.
+    """
+    values = np.concatenate([np.asarray(taken, dtype=float) for taken in rounds])
+    weights = np.concatenate([np.full(len(taken), 1 / len(taken)) for taken in rounds if len(taken)])
+    order = values.argsort(kind="stable")
+    before = weights[order].cumsum() - weights[order]
+    return float(np.interp(percentile / 100 * before[-1], before, values[order]))
+
+
 def percentile_interval(rounds: Sequence[Sequence[float]], percentile: float, seed: int = 0) -> tuple[float, float]:
     """Bootstrap 95% interval of a percentile of samples taken in rounds.
 

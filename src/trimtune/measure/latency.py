@@ -5,8 +5,8 @@ many threads as its export found the quickest for one row (1 … n were tried), 
 Protocol: candidates take turns, sixty rounds of 4 rows each, the same rows of the test split for every candidate, in
 another order in each round; at each turn warm-up calls come first and are discarded, in the first turn one for each length of row
 that will come (engines prepare their kernels by shape). No pause: cores that fall asleep answer late. Reported: median and 95th
-percentile of all rounds, with a bootstrap interval over rounds and samples. A percentile p is refused below 10/(1-p) samples
-(p95: 200).
+percentile of all rounds, each round with the same weight, with a bootstrap interval over rounds and samples. A percentile p is
+refused below 10/(1-p) samples (p95: 200).
 A slow model's turn is cut at `at_most` seconds; p95 may then be refused.
 
 Two candidates are compared round by round, since what slows the machine for a while slows both:
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtune.measure._intervals import percentile_interval, samples_needed
+from trimtune.measure._intervals import percentile_interval, percentile_of, samples_needed
 from trimtune.measure._label_subject import LabelSubject
 from trimtune.measure._timing import passes, quiet
 from trimtune.records import Better, Reading
@@ -71,8 +71,7 @@ def _warm_up(subject: LabelSubject, texts: list[str], config: Config) -> list[st
 def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Reading]:
     """Median and 95th percentile over all turns, in ms."""
     rounds = [sample["ms"] for sample in samples]
-    pooled = np.concatenate([np.asarray(taken, dtype=float) for taken in rounds])
-    return {name: _percentile(name, rounds, pooled, config.seed) for name in READINGS}
+    return {name: _percentile(name, rounds, config.seed) for name in READINGS}
 
 
 def by_round(samples: list[dict[str, Any]], config: Config) -> list[list[float]]:
@@ -85,12 +84,12 @@ def pace_ms(samples: list[dict[str, Any]]) -> float:
     return float(np.median([ms for taken in samples for ms in taken["ms"]]))
 
 
-def _percentile(name: str, rounds: list[list[float]], pooled: np.ndarray, seed: int) -> Reading:
+def _percentile(name: str, rounds: list[list[float]], seed: int) -> Reading:
     unit, better = READINGS[name]
-    needed, n = samples_needed(_PERCENTILES[name]), len(pooled)
+    needed, n = samples_needed(_PERCENTILES[name]), sum(map(len, rounds))
     if n < needed:
         return Reading(name=name, value=None, unit=unit, better=better, n=n,
                        note=f"too few samples, {n} of {needed}")
     low, high = percentile_interval(rounds, _PERCENTILES[name], seed)
-    return Reading(name=name, value=float(np.percentile(pooled, _PERCENTILES[name])), unit=unit, better=better, n=n,
+    return Reading(name=name, value=percentile_of(rounds, _PERCENTILES[name]), unit=unit, better=better, n=n,
                    low=low, high=high, interval="bootstrap over rounds and samples 95%")

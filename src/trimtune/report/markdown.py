@@ -50,7 +50,7 @@ def _candidates(result: Result) -> str:
     lines = []
     for line in tables.lines(result):
         remarks = [line.role, "tied with the best" if line.tied else "", line.verdict,
-                   "" if line.row.packed == "plain" else line.row.packed,
+                   f"whole chain: {line.whole}" if line.whole else "", "" if line.row.packed == "plain" else line.row.packed,
                    f"{line.row.status}: {line.row.cause}" if line.row.status != "measured" else ""]
         lines.append([str(line.number), plain(line.row.name), *map(_cell, line.cells),
                       (line.unjudged or ("yes" if line.inside else "no")) if line.row.status == "measured" else "–",

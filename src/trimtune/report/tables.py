@@ -57,6 +57,8 @@ class Line:
     role: str
     verdict: str = ""
     """`gain`, `trade`, `no gain here` or `unsafe`, against its parent"""
+    whole: str = ""
+    """the same of its whole chain, where that is another: `trade` though its last link was a gain"""
     span: tuple[float, float, float] | None = None
 
     @property
@@ -105,18 +107,19 @@ def lines(result: Result) -> list[Line]:
     domain = span_domain(result)
     return [Line(number=number, row=row, cells=cells(result, row, shown(result)), inside=inside_limits(result, row),
                  unjudged=why_unjudged(result, row), tied=row.name in result.choice.tied, role=_role(result, row),
-                 verdict=kind(result, row), span=_span(row, metric(result), domain))
-            for number, row in enumerate(ordered, start=1)]
+                 verdict=verdict, whole=whole, span=_span(row, metric(result), domain))
+            for number, row in enumerate(ordered, start=1) for verdict, whole in [kinds(result, row)]]
 
 
 def _role(result: Result, row: Row) -> str:
     return {result.choice.picked: "picked", result.choice.runner_up: "runner-up"}.get(row.name, "")
 
 
-def kind(result: Result, row: Row) -> str:
-    """What the row's trims brought against its parent, in a word or three; nothing without trims, or without a comparison."""
-    found = result.choice.verdict(row.name)
-    return found.kind if found and found.kind != "none" else ""
+def kinds(result: Result, row: Row) -> tuple[str, str]:
+    """In a word or three what the row's last trim brought, and its whole chain, where that is another; nothing without trims."""
+    told = [each for each in result.choice.verdicts if each.candidate == row.name and each.kind != "none"]
+    found = [str(each.kind) for each in told] or [""]
+    return found[0], found[-1] if found[-1] != found[0] else ""
 
 
 def _order(result: Result, row: Row) -> tuple[int, float]:

@@ -86,6 +86,12 @@ def _chain(entries: list[Any], task: str, place: Place, folder: Path | None) -> 
             raise TrimtuneError(f"{place / index}: '{use.name}' stands before '{chain[index + 1].name}'.",
                                 f"'{use.name}' is done by the engine, after all other trims: it must be the last of its chain.",
                                 f"Write [{', '.join([*(u.name for u in chain if u is not use), use.name])}].")
+        fitted = next((later for later in chain[index + 1:] if later.config.get("epochs")), None)
+        if fitted and getattr(parts.load("trim", use.name), "UNDONE_BY_FITS", False):
+            first = "Leave one of them out" if parts.load("trim", fitted.name).NUMERICS else f"Put '{use.name}' behind it"
+            raise TrimtuneError(f"{place / index}: '{use.label}' stands before '{fitted.label}'.",
+                                f"'{fitted.name}' fits all weights again, which undoes what '{use.name}' did to single ones.",
+                                f"{first}, or write {{{fitted.name}: {{epochs: 0}}}}.")
         if any(_same(use, other) for other in chain[:index]):
             raise TrimtuneError(f"{place / index}: '{use.label}' is in this chain twice.",
                                 "Each trim is allowed once in a chain.", "Remove one.")

@@ -22,8 +22,9 @@ section 3, for Wanda; Molchanov et al. 2019 (arXiv 1906.10771), section 3.1, for
 section 4, for movement; Zhu & Gupta 2017 (arXiv 1710.01878), section 3, for the stages; Mishra et al. 2021 (arXiv 2104.08378),
 section 3, for 2:4.
 Only linear layers inside the blocks lose weights, not embeddings, norms, pooler and head. float32 in and out, a plain
-transformers folder. LoRA is merged first; prefixes and prompts stay beside the weights. It refuses models without plain
-linear layers in their blocks, and 2:4 where a layer's inputs are no multiple of 4.
+transformers folder. LoRA is merged first; prefixes and prompts stay beside the weights. It comes after all trims that fit, whose
+fits would move its zeros away. It refuses models without plain linear layers in their blocks, and 2:4 where a layer's inputs are
+no multiple of 4.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from trimtune.tune.recovery import Setting, recover
 TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = True
 NUMERICS: str | None = None
+UNDONE_BY_FITS = True
+"""a later trim's fit moves every weight, zeros too"""
 
 
 class Config(BaseModel):
