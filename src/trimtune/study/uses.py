@@ -86,6 +86,12 @@ def _chain(entries: list[Any], task: str, place: Place, folder: Path | None) -> 
             raise TrimtuneError(f"{place / index}: '{use.name}' stands before '{chain[index + 1].name}'.",
                                 f"'{use.name}' is done by the engine, after all other trims: it must be the last of its chain.",
                                 f"Write [{', '.join([*(u.name for u in chain if u is not use), use.name])}].")
+        barred: dict[str, str] = getattr(parts.load("trim", use.name), "NOT_AFTER", {})
+        before = next((earlier for earlier in chain[:index] if earlier.name in barred), None)
+        if before:
+            raise TrimtuneError(f"{place / index}: '{use.name}' stands behind '{before.name}'.",
+                                f"'{use.name}' can't follow '{before.name}': {barred[before.name]}.",
+                                f"Put '{use.name}' before '{before.name}'.")
         fitted = next((later for later in chain[index + 1:] if later.config.get("epochs")), None)
         if fitted and getattr(parts.load("trim", use.name), "UNDONE_BY_FITS", False):
             first = "Leave one of them out" if parts.load("trim", fitted.name).NUMERICS else f"Put '{use.name}' behind it"

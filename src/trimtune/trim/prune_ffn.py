@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = True
 NUMERICS: str | None = None
+NOT_AFTER = {"low_rank": "it leaves two thin layers for each, whose neurons can't be cut"}
 AUTO: tuple[int, tuple[dict[str, Any], ...]] = (40, ({}, {"ratio": 0.75}))
 _WIDTHS = ("intermediate_size", "hidden_dim", "ffn_dim", "n_inner")
 """what transformers' configs call a block's hidden width; GPT-2's may be None, which is four times its states'"""

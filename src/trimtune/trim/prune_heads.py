@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 TASKS = ("text_classification", "causal_lm")
 NEEDS_DATA = True
 NUMERICS: str | None = None
+NOT_AFTER = {"low_rank": "it leaves two thin layers for each, whose heads can't be cut"}
 AUTO: tuple[int, tuple[dict[str, Any], ...]] = (30, ({},))
 _INPUTS = (("query", "key", "value"), ("query_proj", "key_proj", "value_proj"), ("q_lin", "k_lin", "v_lin"), ("q", "k", "v"),
            ("q_proj", "k_proj", "v_proj"), ("c_attn",))

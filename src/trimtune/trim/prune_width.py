@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 TASKS = ("text_classification",)
 NEEDS_DATA = True
 NUMERICS: str | None = None
+NOT_AFTER = {"low_rank": "it leaves two thin layers for each, whose channels can't be cut"}
 BUILDS_ON = ("prune_ffn", "prune_heads")
 
 
