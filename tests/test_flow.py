@@ -13,8 +13,9 @@ from trimtune.ship.source import read_result
 from trimtune.study import read
 
 COLUMNS = ["candidate", "method", "trims", "engine", "status", "cause", "accuracy", "accuracy_low", "accuracy_high",
-           "macro_f1", "calibration_error", "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb",
-           "private_memory_mb", "size_mb", "load_ms", "energy_mj_per_row", "fit_seconds", "inside_limits",
+           "macro_f1", "calibration_error", "latency_p50_ms", "latency_p95_ms", "tokenizing_ms", "throughput_rows_per_s",
+           "peak_memory_mb",
+           "private_memory_mb", "size_mb", "weights_mb", "load_ms", "energy_mj_per_row", "fit_seconds", "inside_limits",
            "tied_with_best", "verdict", "verdict_against", "verdict_words"]
 
 STUDY = {"name": "small", "model": "minilm", "tune": ["head"], "trim": ["none", "int8"],

@@ -18,7 +18,8 @@ MEASURES = parts.names("measure")
 def test_the_promised_readings_are_there() -> None:
     named = [reading for name in MEASURES for reading in parts.load("measure", name).READINGS]
     assert set(named) >= {"accuracy", "macro_f1", "worst_class_accuracy", "calibration_error", "latency_p50_ms", "latency_p95_ms",
-                          "throughput_rows_per_s", "peak_memory_mb", "private_memory_mb", "size_mb", "load_ms", "load_again_ms",
+                          "throughput_rows_per_s", "peak_memory_mb", "private_memory_mb", "size_mb", "weights_mb",
+                          "tokenizing_ms", "load_ms", "load_again_ms",
                           "energy_mj_per_row", "perplexity", "bleu", "rouge_l", "exact_match",
                           "number_match", "ended", "format_valid", "general_perplexity", "forgetting",
                           "first_token_ms", "tokens_per_s", "tokens_per_s_8", "kv_cache_mb"}

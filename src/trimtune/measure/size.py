@@ -1,5 +1,9 @@
 """Bytes on disk of everything that would ship: weights or engine files, tokenizer, configuration. In MB (10^6 bytes).
 
+    size_mb     all of it
+    weights_mb  the files that hold the model's weights; what is left is tokenizer and configuration, which no trim but of the
+                vocabulary makes smaller
+
 A file that two artifacts share by a hard link counts in full for each, since each would ship it.
 """
 
@@ -14,8 +18,9 @@ from trimtune.measure._candidate import Subject
 from trimtune.records import Better, Reading
 
 TASKS = ("causal_lm", "text_classification")
-READINGS: dict[str, tuple[str, Better]] = {"size_mb": ("MB", "lower")}
+READINGS: dict[str, tuple[str, Better]] = {"size_mb": ("MB", "lower"), "weights_mb": ("MB", "lower")}
 ROUNDS = 1
+_WEIGHTS = {".safetensors", ".onnx", ".bin", ".gguf", ".plan"}
 _NOT_SHIPPED = "artifact.json"
 """the store's own record"""
 
@@ -37,6 +42,8 @@ def shipped(folder: Path) -> dict[str, int]:
 
 
 def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Reading]:
-    """Size in MB; exact, so without an interval."""
-    unit, better = READINGS["size_mb"]
-    return {"size_mb": Reading(name="size_mb", value=samples[0]["bytes"] / 1e6, unit=unit, better=better, n=1)}
+    """Sizes in MB; exact, so without an interval."""
+    weights = sum(size for name, size in samples[0]["files"].items() if Path(name).suffix in _WEIGHTS)
+    found = {"size_mb": samples[0]["bytes"], "weights_mb": weights}
+    return {name: Reading(name=name, value=found[name] / 1e6, unit=unit, better=better, n=1)
+            for name, (unit, better) in READINGS.items()}

@@ -12,7 +12,8 @@ from typing import Any
 from trimtune.report.tables import inside_limits, metric, why_unjudged
 from trimtune.results import Result, Row
 
-_QUALITY = {"accuracy": ("macro_f1", "calibration_error", "latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s"),
+_QUALITY = {"accuracy": ("macro_f1", "calibration_error", "latency_p50_ms", "latency_p95_ms", "tokenizing_ms",
+                          "throughput_rows_per_s"),
             "perplexity": ("bleu", "rouge_l", "format_valid", "forgetting", "latency_p50_ms", "first_token_ms", "tokens_per_s")}
 
 
@@ -20,8 +21,8 @@ def columns(result: Result) -> tuple[str, ...]:
     """The columns of candidates.csv."""
     quality = metric(result)
     return ("candidate", "method", "trims", "engine", "status", "cause", quality, f"{quality}_low", f"{quality}_high",
-            *_QUALITY[quality], "peak_memory_mb", "private_memory_mb", "size_mb", "load_ms", "energy_mj_per_row", "fit_seconds",
-            "inside_limits", "tied_with_best", "verdict", "verdict_against", "verdict_words")
+            *_QUALITY[quality], "peak_memory_mb", "private_memory_mb", "size_mb", "weights_mb", "load_ms",
+            "energy_mj_per_row", "fit_seconds", "inside_limits", "tied_with_best", "verdict", "verdict_against", "verdict_words")
 
 
 def write(result: Result, folder: Path) -> Path:

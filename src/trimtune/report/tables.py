@@ -17,7 +17,7 @@ from trimtune.results import Baseline, ChainSearch, ChainTry, Result, Row
 QUALITY = ("accuracy", "macro_f1", "worst_class_accuracy")
 COSTS = ("latency_p50_ms", "latency_p95_ms", "throughput_rows_per_s", "peak_memory_mb", "size_mb")
 """what a simulated trim says nothing real about, with a column each"""
-_FURTHER_COSTS = ("private_memory_mb", "load_ms", "load_again_ms", "energy_mj_per_row")
+_FURTHER_COSTS = ("tokenizing_ms", "weights_mb", "private_memory_mb", "load_ms", "load_again_ms", "energy_mj_per_row")
 """the same, without one"""
 _SHOWN = {"accuracy": ("accuracy", "worst_class_accuracy", *COSTS, "fit_seconds"),
           "perplexity": ("perplexity", "bleu", "format_valid", "forgetting", "latency_p50_ms", "tokens_per_s", "peak_memory_mb",
