@@ -4,9 +4,10 @@ When to use: for what an interactive user waits. Batch size 1, in milliseconds. 
 many threads as its export found the quickest for one row (1 … n were tried), in this and every other reading, and when it ships.
 Protocol: candidates take turns, sixty rounds of 4 rows each, the same rows of the test split for every candidate, in
 another order in each round; at each turn warm-up calls come first and are discarded, in the first turn one for each length of row
-that will come (engines prepare their kernels by shape), then until their times have no trend (Geweke 1992). No pause: cores that fall asleep answer late. Reported: median and 95th
-percentile of all rounds, each round with the same weight, with a bootstrap interval over rounds and samples. A percentile p is
-refused below 10/(1-p) samples (p95: 200). `tokenizing_ms` is the part of it that makes tokens of text, timed again by itself.
+that will come (engines prepare their kernels by shape), then until their times have no trend (Geweke 1992). No pause: cores that
+fall asleep answer late. Reported: median and 95th percentile of all rounds, each round with the same weight, with a bootstrap
+interval over rounds and samples. A percentile p is refused below 10/(1-p) samples (p95: 200). `tokenizing_ms` is the part of it
+that makes tokens of text, timed again by itself.
 A slow model's turn is cut at `at_most` seconds; p95 may then be refused.
 
 Two candidates are compared round by round, since what slows the machine for a while slows both:
