@@ -87,6 +87,8 @@ CASES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
                       ("study.yaml:4: trim[0][0]", "'int8'", "last", "[prune_ffn, int8]")),
     "none in a chain": (HEAD + "trim: [[none, int8]]\n", ("study.yaml:3: trim[0]", "none", "alone")),
     "empty chain": (HEAD + "trim: [[]]\n", ("study.yaml:3: trim[0]", "none")),
+    "cut behind low rank": (HEAD + "trim: [[low_rank, prune_heads]]\n",
+                            ("study.yaml:3: trim[0][1]", "two thin layers", "Put 'prune_heads' before 'low_rank'")),
     "zeros before a fit": (HEAD + "trim: [[prune_weights, prune_ffn, int8]]\n",
                            ("study.yaml:3: trim[0][0]", "before 'prune_ffn'", "Put 'prune_weights' behind it")),
     "zeros before a fit that is last": (HEAD + "trim: [[prune_weights, int8_qat]]\n",
