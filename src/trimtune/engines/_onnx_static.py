@@ -21,6 +21,7 @@ from trimtune.errors import TrimtuneError
 if TYPE_CHECKING:
     import numpy as np
 
+    Nodes = Callable[..., list[Any]]
     Grids = Mapping[str, tuple[float, int]]
     """of each tensor that enters a product: scale t and zero z, x ≈ t (a − z)"""
 
@@ -40,6 +41,8 @@ class Form(NamedTuple):
     """the scale and the zero of what was seen, clipped at a number"""
     weights: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     """a matrix [K, N] → its codes [K, N], and its scales in the matrix's own type, [N] or one for all"""
+    fused: bool = True
+    """whether what runs it makes one product of each group; else the group is written as casts and scaling"""
 
 
 def unsigned(most: int) -> Form:
@@ -56,11 +59,14 @@ def signed() -> Form:
     return Form(np.int8, partial(Seen.symmetric, most=127), partial(rounded, most=127))
 
 
-def fp8() -> Form:
-    """Both in fp8, E4M3 without infinities, one scale for a whole matrix."""
+def fp8(fused: bool) -> Form:
+    """Both in fp8, E4M3 without infinities, one scale for a whole matrix.
+
+    ONNX Runtime takes such a group for one of integers and refuses it, so it needs them unfused.
+    """
     import ml_dtypes
 
-    return Form(ml_dtypes.float8_e4m3fn, partial(Seen.symmetric, most=LARGEST_FP8), rounded_fp8)
+    return Form(ml_dtypes.float8_e4m3fn, partial(Seen.symmetric, most=LARGEST_FP8), rounded_fp8, fused)
 
 
 def products(graph: Any) -> list[tuple[Any, Any]]:
@@ -93,32 +99,65 @@ def quantize(graph: Any, grids: Grids, form: Form) -> None:
     from onnx import helper, numpy_helper
 
     opset = max(one.version for one in graph.opset_import if not one.domain)
-    if form.codes == fp8().codes and opset < _FIRST_FP8:
+    if form.weights is rounded_fp8 and opset < _FIRST_FP8:
         raise TrimtuneError(f"fp8 was asked for in a graph of opset {opset}.", f"Allowed: {_FIRST_FP8} to 23.",
                             "Leave the engine's opset out of the study, or the trim.")
     matrices = {node.output[0]: matrix for node, matrix in products(graph) if node.input[0] in grids}
     floats = {numpy_helper.to_array(matrix).dtype for matrix in matrices.values()}  # one type, that of the graph
     nodes, added, done = [], [], set[str]()
+    kinds = [helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in (*floats, form.codes)]
+    enter, leave = (_by_operator if form.fused else _by_casts)(*kinds)
     for node in graph.graph.node:
         if (matrix := matrices.get(node.output[0])) is not None:
             (x, weight), out = node.input, node.output[0]
             if x not in done:
                 scale, zero = grids[x]
                 added += _grid(x, np.array(scale, *floats), np.array(zero).astype(form.codes))
-                nodes.append(helper.make_node("QuantizeLinear", [x, f"{x}_scale", f"{x}_zero"], [f"{x}_codes"]))
+                nodes += enter(x, f"{x}_codes")
             if weight not in done:
                 codes_KN, scales = form.weights(numpy_helper.to_array(matrix))
                 matrix.CopyFrom(numpy_helper.from_array(codes_KN, weight))
                 added += _grid(weight, scales, np.zeros_like(scales, codes_KN.dtype))
             done |= {x, weight}
-            nodes.append(helper.make_node("DequantizeLinear", [f"{x}_codes", f"{x}_scale", f"{x}_zero"], [f"{out}_x"]))
-            nodes.append(helper.make_node("DequantizeLinear", [weight, f"{weight}_scale", f"{weight}_zero"], [f"{out}_weight"],
-                                          axis=1))
+            nodes += [*leave(f"{x}_codes", x, f"{out}_x"), *leave(weight, weight, f"{out}_weight", axis=1)]
             node.input[0], node.input[1] = f"{out}_x", f"{out}_weight"
         nodes.append(node)
+    used = {name for node in nodes for name in node.input}
     del graph.graph.node[:]
     graph.graph.node.extend(nodes)
-    graph.graph.initializer.extend(added)
+    graph.graph.initializer.extend(one for one in added if one.name in used)
+
+
+def _by_operator(floats: int, codes: int) -> tuple[Nodes, Nodes]:
+    """The operators that put a tensor on its grid, and read it off, by the standard's own names for that.
+
+    Args:
+        floats, codes: ONNX's numbers of the types off the grid and on it.
+    """
+    from onnx import helper
+
+    def enter(x: str, out: str) -> list[Any]:
+        return [helper.make_node("QuantizeLinear", [x, f"{x}_scale", f"{x}_zero"], [out])]
+
+    def leave(coded: str, grid: str, out: str, **axis: int) -> list[Any]:
+        return [helper.make_node("DequantizeLinear", [coded, f"{grid}_scale", f"{grid}_zero"], [out], **axis)]
+
+    return enter, leave
+
+
+def _by_casts(floats: int, codes: int) -> tuple[Nodes, Nodes]:
+    """The same by plain arithmetic, of a grid without zero points."""
+    from onnx import helper
+
+    def enter(x: str, out: str) -> list[Any]:
+        return [helper.make_node("Div", [x, f"{x}_scale"], [f"{out}_wide"]),
+                helper.make_node("Cast", [f"{out}_wide"], [out], to=codes)]
+
+    def leave(coded: str, grid: str, out: str, **axis: int) -> list[Any]:
+        return [helper.make_node("Cast", [coded], [f"{out}_wide"], to=floats),
+                helper.make_node("Mul", [f"{out}_wide", f"{grid}_scale"], [out])]
+
+    return enter, leave
 
 
 def rounded(weight_KN: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,8 @@ neighbors. The head is int8 as well. On CPUs without VNNI, weights use 7 bits, s
 int8_static is int8 whose activations keep scales that training rows gave (`trimtune explain int8_static`), so no row depends on
 its neighbors; pooler and head stay float32. It is written as QuantizeLinear and DequantizeLinear around each product, which are
 standard operators, and ONNX Runtime runs each as one product of integers; other forms were not timed.
-fp8 is written in the same way, from opset 19 on, with numbers of E4M3 and one scale per matrix: a quarter of the bytes, but no
-CPU multiplies fp8, so codes are unpacked to float32 in each call.
+fp8 is stored in numbers of E4M3 with one scale per matrix, from opset 19 on: a quarter of the bytes. No CPU multiplies fp8, so
+weights are unpacked to float32 when the session starts, and what enters a product is rounded to fp8 and back in each call.
 int4 is weights alone, in blocks of 32 with a scale each, their products summed in 8-bit integers; embeddings int8 per tensor.
 mixed: each linear layer in the format that config.json names, as the trim of that name chose it: int8 as above, int4 on the very
 grid of the trim (a scale and an offset per group, inputs and sums in float32), float as it is; head float32. Layers in int8 round
@@ -78,7 +78,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     difference = _graph.check(_runner(path, _threads()), model, max_length, TOLERANCE["plain"], "onnx_runtime")
     told: dict[str, Any] = {}
     if numerics in ("int8_static", "fp8"):
-        form = _onnx_static.fp8() if numerics == "fp8" else _onnx_static.unsigned(127 if has_vnni() else 63)
+        form = _onnx_static.fp8(fused=False) if numerics == "fp8" else _onnx_static.unsigned(127 if has_vnni() else 63)
         grids, told = _onnx_calibration.calibrated(graph, path, partial(opened, threads=_threads()), source, calibration,
                                                    max_length, form.grid)
         _quantize_static(graph, path, grids, form)

@@ -53,7 +53,7 @@ SWEPT = False
 """it runs on the GPU"""
 _PLAN, _TIMINGS = "model.plan", "timing.cache"
 PACKAGES = ("tensorrt", "onnx", "onnxscript", "onnxruntime")
-_FORMS = {"int8_static": _onnx_static.signed, "fp8": _onnx_static.fp8}
+_FORMS = {"int8_static": _onnx_static.signed, "fp8": partial(_onnx_static.fp8, fused=True)}
 _CAPABILITY = {"bf16": ((8, 0), "Ampere"), "fp8": ((8, 9), "Ada")}
 """the least compute capability, and the first GPUs that have it"""
 
