@@ -88,9 +88,10 @@ class ChainTry(Record):
 
     trims: str
     score: float | None = None
+    """higher is better: a share of rows right; of a language model nats per learned token"""
     size_mb: float | None = None
     ms: float | None = None
-    """of one row, when nothing else took turns with it"""
+    """of what the search has `timed`, when nothing else took turns with it"""
     kept: bool = False
     words: str = ""
     """why it was left, if it was before its end"""
@@ -102,6 +103,8 @@ class ChainSearch(Record):
     method: str
     engine: str
     tries: tuple[ChainTry, ...]
+    timed: str = "one row"
+    """what the times are of; of a language model `next token`"""
 
 
 class Baseline(Record):

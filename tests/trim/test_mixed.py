@@ -123,7 +123,7 @@ def test_the_bytes_are_those_that_the_engine_stores(kind: str) -> None:
     torch.manual_seed(0)
     for shape, group in (((16, 64), 32), ((48, 128), 128), ((16, 64), 64)):
         weight = _mixing.on_grid(torch.randn(shape), kind, group)
-        tensors = _few_bits_torch._stored(weight, kind, group)
+        tensors = _few_bits_torch.stored(weight, kind, group)
         assert sum(tensor.nbytes for tensor in tensors.values()) == _mixing.stored_bytes(shape, kind, group)
     assert _mixing.stored_bytes((3, 7), "ternary", 128) == 3 * (2 + 2), "one group where it does not divide the inputs"
 

@@ -17,9 +17,8 @@ import numpy as np
 
 from trimtune.choose.compare import ALPHA, Compared, Difference
 from trimtune.errors import TrimtuneError
-
-_SAME = 1e-3
-"""nats per token below which nobody is better; what `ship` calls the same perplexity"""
+from trimtune.measure._intervals import ratio_error
+from trimtune.tasks._perplexity import SAME
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,9 @@ def paired(differences_N: np.ndarray, counts_N: np.ndarray) -> Difference:
     value = float(differences_N.sum() / tokens)
     if n < 2:
         return Difference(value, -np.inf, np.inf, 1.0, n)
-    error = float(np.sqrt(n * (differences_N - value * counts_N).var(ddof=1)) / tokens)
+    error = ratio_error(differences_N, counts_N)
     reach = float(stdtrit(n - 1, 1 - ALPHA / 2)) * error
-    if abs(value) < _SAME:
+    if abs(value) < SAME:
         return Difference(value, min(value - reach, 0.0), max(value + reach, 0.0), 1.0, n)
     p = 2 * float(stdtr(n - 1, -abs(value) / error)) if error else 0.0
     return Difference(value, value - reach, value + reach, p, n)

@@ -89,7 +89,7 @@ def write(module: torch.nn.Module, source: Path, folder: Path, numerics: str) ->
         if weight is None or not isinstance(layer, torch.nn.Linear | torch.nn.Embedding):
             continue
         kind = formats.get(name, "int8")  # an embedding has none of its own
-        tensors = _stored(state.pop(name + ".weight"), kind, group)
+        tensors = stored(state.pop(name + ".weight"), kind, group)
         state |= {name + suffix: tensor for suffix, tensor in tensors.items()}
         if kind in BITS:
             inputs[name] = weight.shape[1]
@@ -99,10 +99,14 @@ def write(module: torch.nn.Module, source: Path, folder: Path, numerics: str) ->
               metadata={"format": "pt", _INPUTS: json.dumps(inputs)})
     base.config.save_pretrained(folder)
     write_beside(module, source, folder)
-    kinds = {formats[name] for name in sizes}
-    return {"packed": "stored" if kinds & _DIGITS.keys() else "packed",
-            "precision": "+".join(sorted({_RUNS.get(kind, kind) for kind in kinds})) or numerics, "matrices": len(sizes),
+    return {**runs({formats[name] for name in sizes}, numerics), "matrices": len(sizes),
             "bits_per_weight": round(8 * sum(nbytes.values()) / max(sum(sizes.values()), 1), 3)}
+
+
+def runs(kinds: set[str], numerics: str) -> dict[str, str]:
+    """`packed`, and the `precision` that runs (`numerics` if there are no matrices), of matrices in these formats."""
+    return {"packed": "stored" if kinds & _DIGITS.keys() else "packed",
+            "precision": "+".join(sorted({_RUNS.get(kind, kind) for kind in kinds})) or numerics}
 
 
 def _formats(base: Any, numerics: str) -> tuple[dict[str, str], int]:
@@ -115,7 +119,7 @@ def _formats(base: Any, numerics: str) -> tuple[dict[str, str], int]:
     return formats_of(base, "torch_eager")
 
 
-def _stored(weight: torch.Tensor, kind: str, group: int) -> dict[str, torch.Tensor]:
+def stored(weight: torch.Tensor, kind: str, group: int) -> dict[str, torch.Tensor]:
     """What is stored of a matrix [N, K], by the ends of the names."""
     if kind == "float":
         return {".weight": weight}

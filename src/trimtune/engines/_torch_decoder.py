@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import torch
 
 _TOLERANCE = 1e-3
+_FEW = (*_few_bits_torch.STORED, "mixed")
+"""numerics that `_few_bits_decoder` stores"""
 
 
 class TorchDecoder:
@@ -154,8 +156,8 @@ def load(folder: Path, precision: str, sparse: bool = False) -> TorchDecoder:
 
 
 def export_packed(folder: Path, source: Path, numerics: str) -> dict[str, Any]:
-    """Write the model in int8, int4, binary or ternary; facts: `matrices` that were packed, `difference` to the float32 model;
-    of the last two `bits_per_weight` too.
+    """Write the model in int8, int4, binary, ternary or mixed; facts: `matrices` that were packed, `difference` to the float32
+    model; of the last three `bits_per_weight` too, of mixed what runs as well.
 
     Raises:
         StepFailed: an architecture that can't be decoded with a cache.
@@ -164,16 +166,15 @@ def export_packed(folder: Path, source: Path, numerics: str) -> dict[str, Any]:
     decoder = TorchDecoder(causal_lm.load_model(source))
     vocabulary = base_of(decoder._module).config.vocab_size
     _decoding.check(decoder, decoder, vocabulary, _TOLERANCE, "torch_eager")
-    few = numerics in _few_bits_torch.STORED
-    facts = (_few_bits_decoder.write(decoder._module, source, folder, numerics) if few
+    facts = (_few_bits_decoder.write(decoder._module, source, folder, numerics) if numerics in _FEW
              else {"matrices": _packed_torch.write(decoder._module, source, folder, numerics)})
     difference = _decoding.check(load_packed(folder, numerics), decoder, vocabulary, math.inf, "torch_eager")
     return {**facts, "difference": difference}
 
 
 def load_packed(folder: Path, numerics: str) -> TorchDecoder:
-    """The decoder of a runnable folder in int8, int4, binary or ternary."""
-    return TorchDecoder((_few_bits_decoder if numerics in _few_bits_torch.STORED else _packed_torch).read(folder))
+    """The decoder of a runnable folder in int8, int4, binary, ternary or mixed."""
+    return TorchDecoder((_few_bits_decoder if numerics in _FEW else _packed_torch).read(folder))
 
 
 def cast(module: torch.nn.Module, precision: str) -> torch.nn.Module:

@@ -26,7 +26,8 @@ with a scale per token, so no row depends on its neighbors), binary and ternary 
 
 Language models in int8 and int4 are another path: weights are packed and activations follow each token by itself, so no row
 depends on its neighbors; embeddings and the output layer are int8 in both (`engines/_packed_torch.py`). int4 makes next tokens
-fast and reads prompts slower than bf16; binary and ternary are only stored so, beside the same embeddings, and run as float32.
+fast and reads prompts slower than bf16; binary and ternary are only stored so, beside the same embeddings, and run as float32;
+mixed has each linear layer in the format that config.json names, beside the same embeddings.
 The difference to the model in float32 is in engine.json.
 
 LoRA is merged; prefixes and prompts stay in `adapter/`. It refuses int8, int4 and below for classifiers without plain linear
@@ -54,10 +55,11 @@ if TYPE_CHECKING:
 
 NUMERICS = {"text_classification": ("plain", "int8", "int4", "bf16", "fp16", "binary", "ternary", "mixed", "sparse",
                                     "sparse_int8"),
-            "causal_lm": ("plain", "int8", "int4", "bf16", "binary", "ternary", "sparse", "sparse_int8")}
+            "causal_lm": ("plain", "int8", "int4", "bf16", "binary", "ternary", "mixed", "sparse", "sparse_int8")}
 TASKS = tuple(NUMERICS)
 TOLERANCE = {"plain": 0.25, "fp32": 1e-3, "bf16": 0.25, "fp16": 0.1, "binary": 0.25, "ternary": 0.25}
-_PACKED = {"int8": "int8", "int4": "int4", "sparse_int8": "int8", "binary": "binary", "ternary": "ternary"}
+_PACKED = {"int8": "int8", "int4": "int4", "sparse_int8": "int8", "binary": "binary", "ternary": "ternary",
+           "mixed": "mixed"}
 """numerics of language models that are another path → how their weights are packed"""
 _FEW_BITS = ("int4", "binary", "ternary", "mixed")
 """numerics of classifiers whose weights lie several to a byte"""
@@ -83,7 +85,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
         facts = ({"precision": _PACKED[numerics], **_torch_decoder.export_packed(folder, source, _PACKED[numerics])}
                  if numerics in _PACKED else _torch_decoder.export(folder, source, precision, max_length))
         facts |= _sparse_torch.pack_file(folder) if numerics in ("sparse", "sparse_int8") else {}
-        return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, packed=_packed(numerics), **facts)
+        return _graph.note(folder, engine="torch_eager", task=task, numerics=numerics, **{"packed": _packed(numerics), **facts})
     module: Any = text_classification.load_model(source)
     if numerics in ("int8", "sparse_int8"):
         matrices = _int8_torch.write(module, source, folder)

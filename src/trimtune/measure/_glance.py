@@ -1,12 +1,14 @@
-"""A quick look at a candidate that may never be measured: its validation rows' score, its bytes, the time of one row.
+"""A quick look at a candidate that may never be measured: its validation rows' score, its bytes, how fast it answers.
 
 It is what `trim: auto` judges chains by. Nothing takes turns with it, so its times compare roughly; the candidates that are kept
-are measured as all others are, on the test rows.
+are measured as all others are, on the test rows. A look at a language model is three rounds of what `generation` takes, and the
+likelihood of the learned tokens as `perplexity` sums it.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -17,17 +19,29 @@ from trimtune.measure.size import shipped
 from trimtune.process import threads
 from trimtune.records import Artifact, Study
 from trimtune.store import Store
+from trimtune.study import language
 from trimtune.tasks._base import reading_of
 
 _WARM_UP, _TIMED = 30, 120
+_ROUNDS, _PROMPTS = 3, 7
+"""of a language model: rounds, and prompts of each; a median time to the first token needs 20"""
 
 
 class Look(NamedTuple):
     score: float
-    """accuracy on the validation rows, a fraction of 1"""
+    """of the validation rows, higher is better: accuracy, a fraction of 1; of a language model nats per learned token, below 0"""
     size_mb: float
     ms: float
-    """the median of one row at a time, tokenizing included"""
+    """the median of one row at a time, tokenizing included; of a language model of a next token on its cache, batch 1"""
+    costs: Mapping[str, float] = {}
+    """readings that don't depend on a fit, as this look foresees them: what limits may name"""
+    rows: Sequence[tuple[float, int]] = ()
+    """of a language model (negative log-likelihood in nats, learned tokens) of each prompt's rows; otherwise nothing"""
+
+
+def timed(task: str) -> str:
+    """What `Look.ms` is the time of, in words."""
+    return "next token" if _is_language(task) else "one row"
 
 
 def glance(runnable: Artifact, engine: str, study: Study, rows: Artifact, store: Store) -> Look:
@@ -38,27 +52,56 @@ def glance(runnable: Artifact, engine: str, study: Study, rows: Artifact, store:
     """
     config: dict[str, Any] = {"task": study.task, "max_length": study.fit.max_length, "reading": reading_of(study, rows)}
     arguments = {**config, "engine": engine, "runnable": runnable.folder, "rows": rows.folder}
-    code = parts.source_hash("task", study.task) + "".join(parts.source_hash("measure", name) for name in ("quality", "size"))
+    measures = ("perplexity", "generation", "size") if _is_language(study.task) else ("quality", "size")
+    code = parts.source_hash("task", study.task) + "".join(parts.source_hash("measure", name) for name in measures)
     made = store.step("glance", engine, _look, arguments, config={**config, "machine": _machine.describe()},
                       parents=(runnable, rows), code=code)
     return Look(*(made.facts[name] for name in Look._fields))
 
 
+def _is_language(task: str) -> bool:
+    return parts.load("task", task).rows is language
+
+
 def _look(folder: Path, *, engine: str, runnable: Path, rows: Path, task: str, max_length: int,
           reading: dict[str, Any]) -> dict[str, Any]:
+    from trimtune.measure._subject import open_subject
+
+    subject: Any = open_subject(runnable, engine, rows, task, max_length, threads(), reading, "validation")
+    seen = _language(subject) if _is_language(task) else _labels(subject)
+    size_mb = sum(shipped(runnable).values()) / 1e6
+    return seen | {"size_mb": size_mb, "costs": {**seen["costs"], "size_mb": size_mb}}
+
+
+def _labels(subject: Any) -> dict[str, Any]:
+    """Of a `LabelSubject`: `score`, `n` rows, `ms`."""
     import numpy as np
 
-    from trimtune.measure._label_subject import finite, open_labels
+    from trimtune.measure._label_subject import finite
     from trimtune.measure.quality import predict
-    from trimtune.study import data
 
-    subject = open_labels(parts.load("task", task), runnable, engine, rows, max_length, threads(), reading)
-    kept = data.load(rows).validation
-    found = predict(lambda texts: finite(subject.logits(texts), len(subject.classes)), kept.texts, subject.together)
+    texts = subject.texts
+    found = predict(lambda some: finite(subject.logits(some), len(subject.classes)), texts, subject.together)
     taken: list[float] = []
     for at in range(_WARM_UP + _TIMED):
         started = time.perf_counter()
-        subject.logits([kept.texts[at % len(kept.texts)]])
+        subject.logits([texts[at % len(texts)]])
         taken.append(1000 * (time.perf_counter() - started))
-    return {"score": float((np.asarray(found) == np.asarray(kept.labels)).mean()), "n": len(found),
-            "size_mb": sum(shipped(runnable).values()) / 1e6, "ms": median(taken[_WARM_UP:])}
+    ms = median(taken[_WARM_UP:])
+    return {"score": float((np.asarray(found) == np.asarray(subject.labels)).mean()), "n": len(found), "ms": ms,
+            "costs": {"latency_p50_ms": ms}, "rows": []}
+
+
+def _language(subject: Any) -> dict[str, Any]:
+    """Of an `LMSubject`: `score`, `n` prompts and their `rows`, `ms` of a next token, and the readings of `generation`."""
+    from trimtune.measure import generation, perplexity
+
+    found = perplexity.by_row([perplexity.sample(subject, perplexity.Config())])
+    config, taken = generation.Config(rows=_PROMPTS), []
+    for turn in range(_ROUNDS):
+        subject.turn = turn
+        taken.append(generation.sample(subject, config))
+    costs = {name: reading.value for name, reading in generation.summarize(taken, config).items() if reading.value is not None}
+    nats, tokens = (sum(column) for column in zip(*found, strict=True))
+    return {"score": -nats / tokens, "n": len(found), "ms": generation.pace_ms(taken), "costs": costs,
+            "rows": [list(row) for row in found]}

@@ -71,6 +71,15 @@ def bootstrap(values_NK: np.ndarray, of: Callable[[np.ndarray], np.ndarray], see
     return float(low), float(high)
 
 
+def ratio_error(values_N: np.ndarray, counts_N: np.ndarray) -> float:
+    """The standard error of Σ values / Σ counts over N independent units: √(N · Var(values − ratio · counts)) / Σ counts (Cochran
+    1977, section 6.4). Infinite for a single unit."""
+    n, total = len(counts_N), counts_N.sum()
+    if n < 2:
+        return math.inf
+    return float(np.sqrt(n * (values_N - values_N.sum() / total * counts_N).var(ddof=1)) / total)
+
+
 def median_range(values: Sequence[float]) -> tuple[float, float, str]:
     """Interval of the median from order statistics: the narrowest pair of ranks with 95% coverage, else the whole range.
 

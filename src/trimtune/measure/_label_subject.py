@@ -46,15 +46,17 @@ class LabelSubject:
 
 
 def open_labels(task: ModuleType, folder: Path, engine: str, rows: Path, max_length: int, threads: int,
-                reading: dict[str, Any]) -> LabelSubject:
+                reading: dict[str, Any], split: str = "test") -> LabelSubject:
+    """A candidate and the texts of one split."""
     tokenizer, read = task.load_tokenizer(folder), data.load(rows)
+    asked: data.Split = getattr(read, split)
 
     def encode(texts: Sequence[str]) -> dict[str, np.ndarray]:
         encoded: dict[str, np.ndarray] = task.encode(tokenizer, texts, max_length, **reading)
         return encoded
 
-    encode(read.test.texts[:32])  # the tokenizer's own memory is there before the engine's
-    return LabelSubject(folder, load(folder, engine, threads), encode, list(read.test.texts), list(read.test.labels),
+    encode(asked.texts[:32])  # the tokenizer's own memory is there before the engine's
+    return LabelSubject(folder, load(folder, engine, threads), encode, list(asked.texts), list(asked.labels),
                         tuple(read.facts.labels))
 
 

@@ -76,23 +76,23 @@ class LMSubject:
 
 
 def open_lm(task: ModuleType, folder: Path, engine: str, rows: Path, max_length: int, threads: int,
-            reading: dict[str, Any]) -> LMSubject:
+            reading: dict[str, Any], split: str = "test") -> LMSubject:
     """A candidate: what its engine made of a model."""
-    return subject_of(task, folder, rows, max_length, reading, lambda: load(folder, engine, threads))
+    return subject_of(task, folder, rows, max_length, reading, lambda: load(folder, engine, threads), split)
 
 
 def subject_of(task: ModuleType, folder: Path, rows: Path, max_length: int, reading: dict[str, Any],
-               opened: Callable[[], Loaded]) -> LMSubject:
-    """The test rows as this folder's tokenizer reads them, then what `opened` loads, so that memory counts only that."""
-    tokenizer, test = task.load_tokenizer(folder), language.load(rows).test
-    inputs = task.inputs(tokenizer, test, max_length, "test", **reading)
-    rendering, asked = task.rendered(tokenizer, **reading), _asked(test)
-    prompts = [Prompt(rendering.asked(turns, "test"), as_text(turns), [test.rows[index][-1].content for index in indices], at)
+               opened: Callable[[], Loaded], split: str = "test") -> LMSubject:
+    """The rows of a split as this folder's tokenizer reads them, then what `opened` loads, so that memory counts only that."""
+    tokenizer, read = task.load_tokenizer(folder), getattr(language.load(rows), split)
+    inputs = task.inputs(tokenizer, read, max_length, split, **reading)
+    rendering, asked = task.rendered(tokenizer, **reading), _asked(read)
+    prompts = [Prompt(rendering.asked(turns, split), as_text(turns), [read.rows[index][-1].content for index in indices], at)
                for at, (turns, indices) in enumerate((turns, rows) for turns, rows in asked.items() if turns[-1].role != TEXT)]
     ends, loaded = task.ends(rendering) if prompts else set(), opened()
     short = [prompt for prompt in prompts if len(prompt.tokens) <= min(max_length, loaded.run.context - 1)]
     starts = [prompt.tokens for prompt in short or prompts] or [ids[:max(1, len(ids) // 2)] for ids in inputs.ids]
-    return LMSubject(folder, loaded, tokenizer, inputs, _groups(test, asked), short, max_length, len(prompts) - len(short),
+    return LMSubject(folder, loaded, tokenizer, inputs, _groups(read, asked), short, max_length, len(prompts) - len(short),
                      starts, ends)
 
 

@@ -13,15 +13,16 @@ from trimtune.study import language
 
 
 def open_subject(folder: Path, engine: str, rows: Path, task: str, max_length: int, threads: int,
-                 reading: dict[str, Any]) -> Subject:
+                 reading: dict[str, Any], split: str = "test") -> Subject:
     """Load a candidate as a user of the shipped folder would: nothing but the folder and the engine.
 
     Args:
         reading: what beside `max_length` decides how the task's rows become tokens.
+        split: the rows that it is asked.
     """
     module = parts.load("task", task)
     open_ = open_lm if module.rows is language else open_labels
-    subject: Subject = open_(module, folder, engine, rows, max_length, threads, reading)
+    subject: Subject = open_(module, folder, engine, rows, max_length, threads, reading, split)
     subject.opening = {"engine": engine, "task": task, "max_length": max_length, "threads": threads, "reading": reading}
     return subject
 

@@ -72,9 +72,10 @@ def _verdicts(result: Result) -> str:
 
 
 def _tried(result: Result) -> str:
-    head = ["trims", "accuracy, validation rows", "size", "one row, roughly", "became"]
+    quality = words.title(tables.metric(result)).lower()
     found = [f"## Chains tried for {plain(ledger.method)} on {plain(ledger.engine)}\n\n"
-             + _table(head, [[*map(plain, cells)] for cells in tries]) for ledger, tries in tables.tried(result)]
+             + _table(["trims", f"{quality}, validation rows", "size", f"{ledger.timed}, roughly", "became"],
+                      [[*map(plain, cells)] for cells in tries]) for ledger, tries in tables.tried(result)]
     return "\n\n".join(found)
 
 

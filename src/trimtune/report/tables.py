@@ -150,10 +150,14 @@ def _cell(row: Row | Baseline, name: str, over: str = "") -> Cell:
 
 
 def tried(result: Result) -> list[tuple[ChainSearch, list[tuple[str, ...]]]]:
-    """What `trim: auto` tried, as text: trims, accuracy on the validation rows, size, time of one row, what became of it."""
+    """What `trim: auto` tried, as text: trims, quality on the validation rows, size, a time, what became of it."""
+    task = parts.load("task", result.study.task)
+    unit = words.unit_of(result, task.METRIC)
+
     def cells(one: ChainTry) -> tuple[str, ...]:
-        became = one.words or ("kept" if one.kept else "")
-        return one.trims, words.show(one.score, "share"), words.show(one.size_mb, "MB"), words.show(one.ms, "ms"), became
+        became, quality = one.words or ("kept" if one.kept else ""), None if one.score is None else task.metric(one.score)
+        return one.trims, words.show(quality, unit), words.show(one.size_mb, "MB"), words.show(one.ms, "ms"), became
+
     return [(ledger, [cells(one) for one in ledger.tries]) for ledger in result.chains]
 
 

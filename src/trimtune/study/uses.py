@@ -60,9 +60,11 @@ def searched(given: Any, task: str, place: Place) -> bool:
     """
     if given != AUTO and not (isinstance(given, list) and AUTO in given):
         return False
-    if task != "text_classification":
-        raise TrimtuneError(f"{place}: `{AUTO}` can't search for the task {task}.", "It can for text-classification.",
-                            f"Name the trims: {', '.join(able('trim', parts.names('trim'), task))}.")
+    trims = able("trim", parts.names("trim"), task)
+    if not any(hasattr(parts.load("trim", name), "AUTO") for name in trims):
+        raise TrimtuneError(f"{place}: `{AUTO}` can't search for the task {task}: no trim for it may stand in a searched chain.",
+                            "Allowed: for a task of which some trim says so with AUTO.",
+                            f"Name the trims: {', '.join([NONE, *trims])}.")
     return True
 
 

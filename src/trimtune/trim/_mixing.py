@@ -50,6 +50,10 @@ class Lost:
         beyond = self.worse - self.better - self.rows * limit / 100
         return self.points <= limit and beyond <= _ONE_SIDED * math.sqrt(self.worse + self.better)
 
+    def told(self, limit: float) -> str:
+        return (f"{self.points:.2f} points lost as {self.rows} validation rows tell, {limit:g} allowed; "
+                f"{self.worse} of them turned wrong and {self.better} right")
+
 
 def lost(parent_NC: torch.Tensor, changed_NC: torch.Tensor, labels_N: torch.Tensor) -> Lost:
     """Compare logits [N, C] of the same rows, whose labels are int64 [N].
