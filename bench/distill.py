@@ -36,6 +36,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "and answers": {"teacher": 0.5, "states": 0.0},
     "and answers and states": {"teacher": 0.5, "states": 1.0},
     "answers and states alone": {"teacher": 1.0, "states": 1.0},
+    "and answers and attention": {"teacher": 0.5, "attention": 1.0},
 }
 
 

@@ -145,7 +145,7 @@ def test_a_study_names_the_file_from_its_own_folder(tmp_path: Path) -> None:
 
 
 def test_what_has_no_teacher_takes_no_unlabelled_texts() -> None:
-    with pytest.raises(ValueError, match="teacher or states must be above 0"):
+    with pytest.raises(ValueError, match="teacher, states or attention must be above 0"):
         distill.Config(copies=1, teacher=0, states=0)
 
 

@@ -25,6 +25,8 @@ from trimtune.tasks import _shapes
 from trimtune.tasks import causal_lm as task
 from trimtune.trim import binary, distill, low_rank, prune_ffn, prune_heads, prune_weights, ternary
 from trimtune.trim._model_folder import base_of
+from trimtune.tune import relations
+from trimtune.tune.feeds import token_feeds
 
 Tuned = Callable[[str], Path]
 KINDS = ("llama", "gpt2")
@@ -175,10 +177,31 @@ def test_few_bits_are_stored_and_answer_as_the_trimmed_model(trim: Any, kind: st
         assert torch.equal(loaded._module.state_dict()[one], task.load_model(tmp_path / "few").state_dict()[one])
 
 
+@pytest.mark.parametrize(("pruned", "precision"), [(False, "bf16"), (True, "fp32")])
+def test_only_attention_brings_a_student_to_look_where_its_teacher_does(pruned: bool, precision: str, lm_tuned: Tuned,
+                                                                       lm_rows: Path, tmp_path: Path) -> None:
+    """Also where the teacher lost heads before: the student's last layer lacks the same."""
+    source = lm_tuned("gpt2")
+    if pruned:
+        prune_heads.run(tmp_path / "pruned", source, prune_heads.Config(epochs=0, rows=16).model_dump(), lm.setting(lm_rows))
+        source = tmp_path / "pruned"
+    apart = []
+    for attention in (0.0, 3.0):
+        folder = tmp_path / str(attention)
+        given = distill.Config(layers=1, epochs=4, learning_rate=1e-3, attention=attention)
+        distill.run(folder, source, given.model_dump(), lm.setting(lm_rows, precision=precision))
+        student, teacher = task.load_model(folder), task.load_model(source)
+        relations.watch_both(student, teacher)
+        feeds = [token_feeds(model, task, source, task.rows.load(lm_rows), 48, lm.READ)[1] for model in (student, teacher)]
+        with torch.inference_mode():
+            apart.append(float(relations.beside(feeds[0], student, feeds[1], teacher).answered(range(32))[-1]))
+    assert apart[1] < 0.7 * apart[0]
+
+
 FITTED: list[tuple[Any, dict[str, Any], str]] = [
     (prune_ffn, {}, "llama"), (prune_ffn, {}, "gpt2"), (low_rank, {"ratio": 0.3}, "gpt2"), (prune_heads, {}, "llama"),
-    (distill, {"layers": 1, "states": 1.0}, "gpt2"), (prune_weights, {"sparsity": 0.8, "steps": 1}, "gpt2"),
-    (ternary, {}, "gpt2")]
+    (distill, {"layers": 1, "states": 1.0}, "gpt2"), (distill, {"layers": 2, "attention": 1.0}, "llama"),
+    (prune_weights, {"sparsity": 0.8, "steps": 1}, "gpt2"), (ternary, {}, "gpt2")]
 
 
 @pytest.mark.parametrize(("trim", "config", "kind"), FITTED, ids=lambda given: getattr(given, "__name__", "").rpartition(".")[2])

@@ -101,7 +101,7 @@ def test_killed_in_its_middle_it_ends_with_the_same_bytes(method: str, small: An
 @pytest.mark.slow
 @pytest.mark.parametrize(("trim", "config", "steps"), [
     ("prune_ffn", {"epochs": 2, "rows": 32}, "epoch 2, step 4 of 6"),
-    ("distill", {"epochs": 1, "copies": 1, "states": 1}, "epoch 1, step 4 of 6")])
+    ("distill", {"epochs": 1, "copies": 1, "states": 1, "attention": 1}, "epoch 1, step 4 of 6")])
 def test_a_trim_goes_on_in_the_middle_of_its_recovery(trim: str, config: dict[str, Any], steps: str, tuned: Any,
                                                       helpdesk_rows: Path, tmp_path: Path) -> None:
     arguments = {"source": tuned("full"), "config": config, "setting": Setting(helpdesk_rows, max_length=16, precision="fp32")}

@@ -3,24 +3,27 @@
 Use it where latency counts most: with half its layers MiniLM took 0.58 of its time per row in PyTorch; int8 may follow. Not where
 bytes count alone (embeddings stay: 70 of MiniLM's 91 MB did), nor where a point of accuracy is dear and prune_ffn is enough.
 
-    L = (1 - a) · labels + a · answers + b · states                a: `teacher`, b: `states`; each a mean over rows
+    L = (1 - a) · labels + a · answers + b · states + c · attention    a: `teacher`, b: `states`, c; each a mean over rows
     answers = τ² · KL(softmax(z_t / τ) ‖ softmax(z / τ)), τ = 2    states = 1/M Σ_m Σ_t |h_m - g_m|² / Σ_t |g_m|²
+    attention = 1/(H T) Σ_h Σ_t KL(teacher's ‖ student's softmax(q_t kᵀ / √d)) + the same of softmax(v_t vᵀ / √d)
 
 z, z_t: logits [B, C] of student and teacher; h_m: what leaves the student's layer m, [B, T, D]; g_m: what leaves the teacher's
-layer ⌊m · L / M⌋ (m = 1 … M), which layer m was copied from.
+layer ⌊m · L / M⌋ (m = 1 … M), which layer m was copied from; q_t, k, v: a head's in the last layer, [T, d].
 
 Source: Sanh et al. 2019, DistilBERT (arXiv 1910.01108), section 3, for layers copied from the teacher; Jiao et al. 2020, TinyBERT
 (arXiv 1909.10351), section 3.1, for evenly spread layers and their states; Wang et al. 2020, MiniLM (arXiv 2002.10957),
-section 3, for the last layer as the one to learn from, so it always stays; Hinton et al. 2015 (arXiv 1503.02531), section 2,
-for answers.
+section 3, for attention, and for the last layer as the one to learn from, so it always stays; Hinton et al. 2015
+(arXiv 1503.02531), section 2, for answers.
 
 Answers are computed once per row; for states the teacher runs beside the student in each step, which cost 1.4 to 1.8 times the
-seconds and brought MiniLM no accuracy that 480 and 1,821 test rows could tell, so they are off unless asked for. `unlabelled`
-texts and changed `copies` of rows have no label: only the teacher's part of the loss counts for them.
+seconds and brought MiniLM no accuracy that 480 and 1,821 test rows could tell, so they are off unless asked for. For attention
+the teacher is asked once per row; what it brings was not measured yet, so it is off too. `unlabelled` texts and changed `copies`
+of rows have no label: only the teacher's part of the loss counts for them.
 
 `config.num_hidden_layers` tells any loader: the folder is plain transformers. LoRA is merged first; a prompt stays beside the
 student; of a prefix the keys and values of the layers that stay do. It refuses models without a list of equal layers
-(ALBERT) and as many layers as there are with all their neurons, which would be no trim.
+(ALBERT) and as many layers as there are with all their neurons, which would be no trim; `attention` where a model's own isn't the
+plain one by transformers' attention functions (MPNet, Gemma 2; BERT, DistilBERT, RoBERTa, Llama and GPT-2 have it).
 """
 
 from __future__ import annotations
@@ -60,6 +63,8 @@ class Config(BaseModel):
     teacher: float = Field(0.5, ge=0, le=1, description="share of the loss that the teacher's answers give; the labels the rest")
     states: float = Field(0.0, ge=0, description="weight of the distance from the teacher's layer states, added to the loss; "
                                                  "above 0 the teacher runs in each step")
+    attention: float = Field(0.0, ge=0, description="weight of the divergence from what the teacher's last attention looks at, "
+                                                    "added to the loss")
     unlabelled: str | None = Field(None, description="a file of texts without labels to be taught on as well: CSV, TSV, JSON "
                                                      "Lines, Parquet, or .txt with one text per line")
     copies: int = Field(0, ge=0, le=100, description="changed copies of each training row to be taught on as well: words "
@@ -76,8 +81,8 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _is_taught(self) -> Config:
-        if (self.unlabelled or self.copies) and not (self.teacher or self.states):
-            raise ValueError("unlabelled texts and copies have no label, so teacher or states must be above 0")
+        if (self.unlabelled or self.copies) and not (self.teacher or self.states or self.attention):
+            raise ValueError("unlabelled texts and copies have no label, so teacher, states or attention must be above 0")
         return self
 
 
@@ -114,7 +119,8 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     recovery = {}
     if wanted.epochs:
         recovery = recover(student, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
-                           share=wanted.teacher, states=wanted.states, stands_for=kept, extra=[*more, *copied])
+                           share=wanted.teacher, states=wanted.states, stands_for=kept, attention=wanted.attention,
+                           extra=[*more, *copied])
     write(student, source, folder, task=task)
     return {"kept": kept, "layers_before": count, "layers": len(kept), **facts, "parameters_before": before,
             "parameters": size(student), "recovery": recovery,

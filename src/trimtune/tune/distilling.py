@@ -118,17 +118,21 @@ def distance(states_BTD: torch.Tensor, goals_BTD: torch.Tensor, lengths: Sequenc
     """d of the formula above, a mean over rows; in float32.
 
     Args:
-        lengths: tokens of each row. Where virtual ones stand before them, T is larger by their number. A block that is
-            computed at its first position only has T = 1 (see first_token.py).
+        lengths: tokens of each row. A block that is computed at its first position only has T = 1 (see first_token.py).
     """
-    import torch
-
     width = min(states_BTD.shape[1], goals_BTD.shape[1])
     states, goals = states_BTD[:, :width].float(), goals_BTD[:, :width].float()
-    ends = torch.tensor(lengths, device=states.device) + max(0, width - max(lengths))
-    real_BT = torch.arange(width, device=states.device) < ends[:, None]
+    real_BT = real(width, lengths, states.device)
     apart_BT, size_BT = (states - goals).square().sum(-1), goals.square().sum(-1)
     return ((apart_BT * real_BT).sum(1) / (size_BT * real_BT).sum(1).clamp_min(1e-12)).mean()
+
+
+def real(width: int, lengths: Sequence[int], place: torch.device) -> torch.Tensor:
+    """Which positions [B, width] are no padding. Virtual tokens stand before the rows: `width` is larger by their number."""
+    import torch
+
+    ends = torch.tensor(lengths, device=place) + max(0, width - max(lengths))
+    return torch.arange(width, device=place) < ends[:, None]
 
 
 def loss_of(hard: Callable[..., torch.Tensor], share: float, temperature: float) -> Callable[..., torch.Tensor]:
@@ -150,8 +154,8 @@ def loss_of(hard: Callable[..., torch.Tensor], share: float, temperature: float)
     return loss
 
 
-def with_states(loss: Callable[..., torch.Tensor], weight: float) -> Callable[..., torch.Tensor]:
-    """A loss that takes the distance of states behind all else, and adds `weight` (b) times of it."""
+def with_distance(loss: Callable[..., torch.Tensor], weight: float) -> Callable[..., torch.Tensor]:
+    """A loss that takes a distance (of states, or of attention) behind all else, and adds `weight` times of it."""
     return lambda *given: loss(*given[:-1]) + weight * given[-1]
 
 

@@ -16,20 +16,24 @@ if TYPE_CHECKING:
     import torch
 
 
-def narrow(model: torch.nn.Module) -> bool:
-    """Narrow the last block of a transformers encoder (BERT's form of attention) in place; False where that can't be done."""
+def narrow(model: torch.nn.Module, every_query: bool = False) -> bool:
+    """Narrow the last block of a transformers encoder (BERT's form of attention) in place; False where that can't be done.
+
+    With `every_query` its attention is computed for all positions, and only what follows for the first one.
+    """
     block = _last_block(model)
     if block is None:
         return False
     attention, hooks = block.attention, []
 
     def change() -> None:
-        attention.self.forward = _attend_first(attention.self)
+        if not every_query:
+            attention.self.forward = _attend_first(attention.self)
         hooks.append(attention.output.register_forward_pre_hook(
-            lambda _, inputs: (inputs[0], inputs[1][:, :1].contiguous())))
+            lambda _, inputs: tuple(states[:, :1].contiguous() for states in inputs)))
 
     def undo() -> None:
-        del attention.self.forward
+        vars(attention.self).pop("forward", None)
         hooks.pop().remove()
 
     return kept_if_equal(model, change, undo)

@@ -1,5 +1,5 @@
-"""The fit that mends a trimmed model: all its weights learn again, from the rows and, if asked for, from its parent's answers
-and layer states."""
+"""The fit that mends a trimmed model: all its weights learn again, from the rows and, if asked for, from its parent's answers,
+layer states and attention."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Setting:
 
 def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_rate: float, epochs: int, *,
             folder: Path | None = None, teacher: torch.nn.Module | None = None, share: float = 0.5,
-            temperature: float = 2.0, states: float = 0.0, stands_for: Sequence[int] = (), extra: Sequence[str] = (),
-            keep: Checkpoints | None = None) -> dict[str, Any]:
+            temperature: float = 2.0, states: float = 0.0, stands_for: Sequence[int] = (), attention: float = 0.0,
+            extra: Sequence[str] = (), keep: Checkpoints | None = None) -> dict[str, Any]:
     """Train all parameters of a trimmed module in place, at its best epoch by validation; returns the fit's facts.
 
     A language model hands out the states before its output layer from then on, as trims have it.
@@ -54,11 +54,15 @@ def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_ra
             Its weights may end rounded to the fit's number format.
         states: weight of the squared distance from the teacher's layer states; `stands_for` names the teacher's layer
             for each of the module's.
+        attention: weight of the divergence from what the teacher's last attention looks at (see relations.py).
         extra: texts without labels, which the teacher alone answers.
+
+    Raises:
+        TrimtuneError: `attention` is above 0, and can't be compared in these models.
     """
     import torch
 
-    from trimtune.tune import checkpoint, device, distilling, feeds, first_token, fitting, gelu, heap, precision
+    from trimtune.tune import checkpoint, device, distilling, feeds, first_token, fitting, gelu, heap, precision, relations
     from trimtune.tune.loop import train
     from trimtune.tune.trainable import Learning
 
@@ -67,7 +71,7 @@ def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_ra
     fitting.set_seed(setting.seed)
     fitting.quiet(module).requires_grad_(True)
     gelu.fuse(module)
-    first_token.narrow(module)
+    first_token.narrow(module, every_query=attention > 0)
     for model in (module, teacher):
         if model is not None and hasattr(part, "split_off"):
             part.split_off(model)
@@ -76,16 +80,21 @@ def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_ra
     if extra:
         splits = distilling.with_texts(splits, extra)
     feed, validation = feeds.token_feeds(module, part, source, splits, setting.max_length, reading)
-    if teacher is not None and (share or states):
-        if states:
-            first_token.narrow(teacher)
+    if teacher is not None and (share or states or attention):
+        if states or attention:
+            first_token.narrow(teacher, every_query=attention > 0)
+        if attention:
+            relations.watch_both(module, teacher)
         device.put(teacher, precision.dtype(chosen))
         asked, _ = feeds.token_feeds(teacher, part, source, splits, setting.max_length, reading)
         feed = distilling.told(feed, asked)
         loss = part.taught(share, temperature) if hasattr(part, "taught") else distilling.loss_of(loss, share, temperature)
         if states:
             feed = distilling.beside(feed, module, asked, teacher, stands_for)
-            loss = distilling.with_states(loss, states)
+            loss = distilling.with_distance(loss, states)
+        if attention:
+            feed = relations.beside(feed, module, asked, teacher)
+            loss = distilling.with_distance(loss, attention)
     learning = Learning(module, feed.tokens | validation.tokens, precision.dtype(chosen))
     masters = learning.masters(learning_rate, epochs * -(-len(feed.lengths) // setting.batch_size))
     at_once = fitting.rows_at_once(module, setting.batch_size, feed, validation, chosen)

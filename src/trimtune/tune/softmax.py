@@ -34,15 +34,21 @@ def use(model: Any) -> bool:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import eager_mask
 
-    AttentionInterface.register(NAME, _heads)
+    AttentionInterface.register(NAME, heads)
     AttentionMaskInterface.register(NAME, eager_mask)
     was = model.config._attn_implementation
     return kept_if_equal(model, lambda: model.set_attn_implementation(NAME), lambda: model.set_attn_implementation(was))
 
 
-def _heads(layer: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None,
-           scaling: float | None = None, dropout: float = 0.0, **_: Any) -> tuple[torch.Tensor, None]:
-    groups = query.shape[1] // key.shape[1]  # queries that share a key
-    key, value = (x.repeat_interleave(groups, 1) if groups > 1 else x for x in (key, value))
+def heads(layer: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None,
+          scaling: float | None = None, dropout: float = 0.0, **_: Any) -> tuple[torch.Tensor, None]:
+    """`attend` as transformers calls an attention function; out [B, T, H, d]."""
+    key, value = (shared(x, query) for x in (key, value))
     out = attend(query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5, dropout if layer.training else 0.0)
     return out.transpose(1, 2).contiguous(), None
+
+
+def shared(key: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """A key or value [B, G, S, d] once for each of the query's heads, [B, H, S, d]: neighbors share one."""
+    groups = query.shape[1] // key.shape[1]
+    return key.repeat_interleave(groups, 1) if groups > 1 else key
