@@ -51,7 +51,7 @@ def main() -> None:
         seen = _onnx_calibration.gathered(_onnx_calibration._handing_out(names, graph, home / "graph.onnx", session), names,
                                           _onnx_calibration.batches(ids, 300), counted=True)
         grids = {name: one.affine(_clipping.clip_of(one, "mse", 0)) for name, one in seen.items()}
-        files = written(graph, grids, home)
+        files = written(graph, grids, home, tuned)
         runs = {name: onnx_runtime._runner(path, threads()) for name, path in files.items()}
         lines = []
         for batch, rounds in ((1, asked.rounds), (32, asked.rounds // 3)):
@@ -62,11 +62,11 @@ def main() -> None:
                               encoding="utf-8")
 
 
-def written(graph: Any, grids: _onnx_static.Grids, home: Path) -> dict[str, Path]:
+def written(graph: Any, grids: _onnx_static.Grids, home: Path, tuned: Path) -> dict[str, Path]:
     """A file for each form."""
     files = {name: home / f"{name}.onnx" for name in ("float32", "dynamic", "qdq", "to_float", "integer", "qlinear")}
     files["float32"].write_bytes(graph.SerializeToString())
-    onnx_runtime._quantize(copy.deepcopy(graph), files["dynamic"], "int8")
+    onnx_runtime._quantize(copy.deepcopy(graph), files["dynamic"], "int8", tuned)
     form = _onnx_static.unsigned(127 if onnx_runtime.has_vnni() else 63)
     onnx_runtime._quantize_static(copy.deepcopy(graph), files["qdq"], grids, form)
     import onnx

@@ -22,7 +22,7 @@ from trimtune.engines import _int8_torch, _packed_torch
 from trimtune.engines._int8_torch import SCALE, WEIGHTS
 from trimtune.errors import StepFailed
 from trimtune.tasks import _shapes
-from trimtune.trim import _grids
+from trimtune.trim import _grids, _groups
 from trimtune.trim._few_bits import GRID, formats_of, grouped, linears, matrices
 from trimtune.trim._model_folder import base_of, plain_state, write_beside
 
@@ -81,7 +81,7 @@ def write(module: torch.nn.Module, source: Path, folder: Path, numerics: str) ->
     from safetensors.torch import save_file
 
     base, state = base_of(module), plain_state(module)
-    formats, group = _formats(base, numerics)
+    formats, group = _formats(base, numerics, source)
     inner = {f"{base.base_model_prefix}.{name}": layer for name, layer in base.base_model.named_modules()}
     inputs, nbytes, sizes = {}, {}, {}
     for name, layer in inner.items():
@@ -109,11 +109,12 @@ def runs(kinds: set[str], numerics: str) -> dict[str, str]:
             "precision": "+".join(sorted({_RUNS.get(kind, kind) for kind in kinds})) or numerics}
 
 
-def _formats(base: Any, numerics: str) -> tuple[dict[str, str], int]:
+def _formats(base: Any, numerics: str, source: Path) -> tuple[dict[str, str], int]:
     """The format of each linear layer by name, and how many inputs share a scale."""
     layers, inside, grid = linears(base), matrices(base, numerics), getattr(base.config, GRID, {"group": 0})
     if numerics == "int4":
-        return {name: "int4" if _grids.takes4(layer.weight) else "int8" for name, layer in layers.items()}, _grids.GROUP
+        group = _groups.asked(source, _grids.GROUP)
+        return {name: "int4" if _grids.takes4(layer.weight, group) else "int8" for name, layer in layers.items()}, group
     if numerics != "mixed":
         return {name: numerics if name in inside else "float" for name in layers}, grid["group"]
     return formats_of(base, "torch_eager")

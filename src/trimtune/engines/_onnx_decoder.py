@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trimtune.engines import _cached_graph, _graph, _onnx_graph
 from trimtune.engines._torch_decoder import positions_of
 from trimtune.tasks import causal_lm
+from trimtune.trim import _groups
 from trimtune.trim._model_folder import base_of, straighten, write_beside
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def export(folder: Path, source: Path, numerics: str, opset: int, tolerance: flo
     path.write_bytes(graph.SerializeToString())
     difference = checked(tolerance)
     if numerics != "plain":
-        path.write_bytes(packed(graph, numerics).SerializeToString())
+        path.write_bytes(packed(graph, numerics, source).SerializeToString())
         difference = checked(sys.float_info.max)
     _cached_graph.write_past(folder, past)
     base_of(module).config.save_pretrained(folder)
@@ -107,10 +108,12 @@ def _traced(module: Any, past: list[np.ndarray], opset: int) -> Any:
     return graph
 
 
-def packed(graph: Any, numerics: str) -> Any:
-    """The graph with the constant matrices of its products packed as `int8` or `int4`, as an onnx.ModelProto."""
+def packed(graph: Any, numerics: str, source: Path) -> Any:
+    """The graph with the constant matrices of its products packed as `int8`, or as `int4` in groups as `source` asks for, as an
+    onnx.ModelProto."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    packer = MatMulNBitsQuantizer(graph, bits=_BITS[numerics], block_size=_BLOCK, is_symmetric=True, accuracy_level=_INT8_SUMS)
+    block = _groups.asked(source, _BLOCK) if numerics == "int4" else _BLOCK
+    packer = MatMulNBitsQuantizer(graph, bits=_BITS[numerics], block_size=block, is_symmetric=True, accuracy_level=_INT8_SUMS)
     packer.process()
     return packer.model.model

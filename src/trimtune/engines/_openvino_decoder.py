@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trimtune.engines import _cached_graph, _decoding, _graph
 from trimtune.engines._torch_decoder import positions_of
 from trimtune.tasks import causal_lm
+from trimtune.trim import _groups
 from trimtune.trim._model_folder import base_of, write_beside
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def export(openvino: Any, folder: Path, source: Path, numerics: str, precision: 
     difference = _cached_graph.checked(decoder("fp32"), module, tolerance, "openvino_ir")
     weights_alone = numerics in ("int8", "int4")
     if weights_alone:
-        graph = packed(graph, numerics)
+        graph = packed(graph, numerics, source)
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         precision, milliseconds = _decoding.fastest({name: decoder(name) for name in _HINT}, vocabulary, max_length)
@@ -117,8 +118,8 @@ def _layer_of(state: str) -> int:
     return int(state.removeprefix("past.").split("present")[0])
 
 
-def packed(graph: Any, numerics: str) -> Any:
-    """Weights as int8 per output channel, or as int4 per group with int8 for embeddings and the output layer."""
+def packed(graph: Any, numerics: str, source: Path) -> Any:
+    """Weights as int8 per output channel, or as int4 per group (`source` says of how many), with int8 for the rest."""
     import nncf
 
     if numerics == "int8":
@@ -127,5 +128,5 @@ def packed(graph: Any, numerics: str) -> Any:
 
     # where rows are no multiple of the group, the largest power of two that divides them is taken, at least 32; else int8
     advanced = AdvancedCompressionParameters(group_size_fallback_mode=GroupSizeFallbackMode.ADJUST)
-    return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=_GROUP, ratio=1.0,
-                                 advanced_parameters=advanced)
+    return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=_groups.asked(source, _GROUP),
+                                 ratio=1.0, advanced_parameters=advanced)

@@ -24,7 +24,8 @@ from trimtune.engines import _int8_torch, _sparse_torch
 from trimtune.engines._int8_torch import SCALE, WEIGHTS
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.tasks import _pretrained, _shapes, causal_lm
-from trimtune.trim._grids import codes4, quantize4, quantize8, seen8, takes4, values4
+from trimtune.trim import _groups
+from trimtune.trim._grids import GROUP, codes4, quantize4, quantize8, seen8, takes4, values4
 from trimtune.trim._model_folder import base_of, plain_state, write_beside
 
 if TYPE_CHECKING:
@@ -78,13 +79,14 @@ def write(module: torch.nn.Module, source: Path, folder: Path, numerics: str) ->
     if all(layer in (table, output) for layer in layers.values()):
         raise TrimtuneError(f"torch_eager: {type(base).__name__} has no plain linear layers that could run in {numerics}.",
                             "It packs torch.nn.Linear and GPT-2's Conv1D.", f"Leave the trim {numerics} out.")
+    group = _groups.asked(source, GROUP)
     for name, layer in layers.items():
         weight = state.pop(name + ".weight")
         if layer is output and output.weight is table.weight:
             continue
         weight = weight.t() if isinstance(layer, Conv1D) else weight
-        if numerics == "int4" and layer not in (table, output) and takes4(weight):
-            state[name + ".weight"], state[name + SCALE], state[name + OFFSET] = quantize4(weight)
+        if numerics == "int4" and layer not in (table, output) and takes4(weight, group):
+            state[name + ".weight"], state[name + SCALE], state[name + OFFSET] = quantize4(weight, group)
         else:
             state[name + ".weight"], state[name + SCALE] = quantize8(weight)
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / WEIGHTS, metadata={"format": "pt"})

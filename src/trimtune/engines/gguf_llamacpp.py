@@ -38,6 +38,7 @@ from trimtune.errors import TrimtuneError
 from trimtune.process import threads as cores
 from trimtune.tasks import causal_lm
 from trimtune.tasks._inputs import reading_in
+from trimtune.trim import _groups
 from trimtune.trim._model_folder import write_beside
 
 NUMERICS = {"causal_lm": ("plain", "int8", "int4", "fp16")}
@@ -77,6 +78,9 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
             model doesn't know.
         StepFailed: llama.cpp answers differently from PyTorch, or can't.
     """
+    if numerics == "int4" and (group := _groups.asked(source, 0)):
+        raise TrimtuneError(f"gguf_llamacpp: int4 in groups of {group} was asked for.", "Q4_K_M has groups of its own.",
+                            "Leave group out, or use onnx_runtime, openvino_ir or torch_eager.")
     wanted, module = Config.model_validate(config), _merged(source)
     tokenizer, vocabulary = causal_lm.load_tokenizer(source), module.config.vocab_size
     layout = _gguf_file.layout(module)

@@ -85,7 +85,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     elif numerics == "mixed":
         told = _onnx_mixed.quantize(graph, model, path, reduced=not has_vnni())
     elif numerics != "plain":
-        _quantize(graph, path, numerics)
+        _quantize(graph, path, numerics, source)
     _graph.write_around(folder, source, model.config)
     precision = {"plain": "fp32", "int8_static": "int8", "fp8": "fp32"}.get(numerics, numerics)
     packed = {"plain": "plain", "fp8": "stored"}.get(numerics, "packed")
@@ -109,14 +109,14 @@ def _runner(path: Path, threads: int) -> _graph.Run:
     return run
 
 
-def _quantize(graph: Any, path: Path, numerics: str) -> None:
+def _quantize(graph: Any, path: Path, numerics: str, source: Path) -> None:
     """Write the graph in int8; or with int4 for its products and int8 for its embeddings."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     if numerics == "int8":
         quantize_dynamic(graph, path, per_channel=True, weight_type=QuantType.QInt8, reduce_range=not has_vnni())
         return
-    path.write_bytes(_onnx_decoder.packed(_with_int8_embeddings(graph, path), numerics).SerializeToString())
+    path.write_bytes(_onnx_decoder.packed(_with_int8_embeddings(graph, path), numerics, source).SerializeToString())
 
 
 def _quantize_static(graph: Any, path: Path, grids: _onnx_static.Grids, form: _onnx_static.Form) -> None:

@@ -95,7 +95,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     elif numerics == "int8_static":
         graph, told = _openvino_int8.static(graph, source, calibration, max_length)
     elif numerics == "int4":
-        graph = _openvino_decoder.packed(graph, numerics)
+        graph = _openvino_decoder.packed(graph, numerics, source)
     milliseconds: dict[str, list[float]] = {}
     if precision == "auto":
         runs = {name: _runner(graph, name) for name in _HINT}
