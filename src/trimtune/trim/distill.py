@@ -16,9 +16,9 @@ section 3, for attention, and for the last layer as the one to learn from, so it
 (arXiv 1503.02531), section 2, for answers.
 
 Answers are computed once per row; for states the teacher runs beside the student in each step, which cost 1.4 to 1.8 times the
-seconds and brought MiniLM no accuracy that 480 and 1,821 test rows could tell, so they are off unless asked for. For attention
-the teacher is asked once per row; what it brings was not measured yet, so it is off too. `unlabelled` texts and changed `copies`
-of rows have no label: only the teacher's part of the loss counts for them.
+seconds and brought MiniLM no accuracy that 480 and 1,821 test rows could tell, so they are off unless asked for. So is attention,
+for which the teacher is asked once per row: 86.0% of 480 test rows with it, 87.1% without (one seed). `unlabelled` texts and
+changed `copies` of rows have no label: only the teacher's part of the loss counts for them.
 
 `config.num_hidden_layers` tells any loader: the folder is plain transformers. LoRA is merged first; a prompt stays beside the
 student; of a prefix the keys and values of the layers that stay do. It refuses models without a list of equal layers
