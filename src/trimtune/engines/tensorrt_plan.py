@@ -29,7 +29,7 @@ import copy
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,7 +53,8 @@ SWEPT = False
 """it runs on the GPU"""
 _PLAN, _TIMINGS = "model.plan", "timing.cache"
 PACKAGES = ("tensorrt", "onnx", "onnxscript", "onnxruntime")
-_FORMS = {"int8_static": _onnx_static.signed, "fp8": partial(_onnx_static.fp8, fused=True)}
+_FORMS: dict[str, Callable[[], _onnx_static.Form]] = {"int8_static": _onnx_static.signed,
+                                                      "fp8": partial(_onnx_static.fp8, fused=True)}
 _CAPABILITY = {"bf16": ((8, 0), "Ampere"), "fp8": ((8, 9), "Ada")}
 """the least compute capability, and the first GPUs that have it"""
 
