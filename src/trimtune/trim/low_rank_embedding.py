@@ -80,10 +80,10 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     table_VD, seen_V = table.weight.detach(), counts_V > 0
     weight_V = weights(counts_V, wanted.unseen)
     factorise(module, weight_V, rank)
-    halves = [half.weight for half in base.get_input_embeddings()]
+    first_VR, wide_DR = (half.weight for half in base.get_input_embeddings())
     facts = {"tokens": table.num_embeddings, "tokens_seen": int(seen_V.sum()), "width_before": table.embedding_dim, "width": rank,
-             "energy_kept": energy(table_VD, *halves, weight_V),
-             "energy_unseen": None if seen_V.all() else energy(table_VD, *halves, (~seen_V).double())}
+             "energy_kept": energy(table_VD, first_VR, wide_DR, weight_V),
+             "energy_unseen": None if seen_V.all() else energy(table_VD, first_VR, wide_DR, (~seen_V).double())}
     recovery = {}
     if wanted.epochs:
         teacher = task.load_model(source) if wanted.teacher else None
@@ -160,7 +160,7 @@ def factorise(module: torch.nn.Module, weight_V: torch.Tensor, rank: int) -> Non
     table = table_of(base)
     name = next(name for name, child in base.named_modules() if child is table)
     first_VR, second_RD = factors(table.weight.detach(), weight_V, rank)
-    pair = _shapes.factorised(table, rank, table.embedding_dim).requires_grad_(False)
+    pair: Any = _shapes.factorised(table, rank, table.embedding_dim).requires_grad_(False)
     pair[0].weight.copy_(first_VR)
     pair[1].weight.copy_(second_RD.T)
     base.set_submodule(name, pair.eval())
