@@ -16,8 +16,8 @@ Of a MiniLM tuned in full on helpdesk (one seed, 480 test rows, 89.2% and 90.9 M
 r = 64 85.2% and 51.9 MB; plain SVD (`unseen: 1`) 76.0% and 60.4%. In int8 on torch_eager, 88.5% and 23.1 MB for the whole one:
 87.9% and 15.3 MB, 85.6% and 13.3 MB.
 
-ids are [B, T]; float32 in and out. The config is marked: plain transformers can't read the folder; every engine here can, in each
-of its formats, where both halves are stored like any embedding and linear layer. LoRA is merged first; prefixes and prompts stay
+ids are [B, T]; float32 in and out. The config is marked: plain transformers can't read the folder; engines build the
+shapes that it holds, and store both halves like any embedding and linear layer. LoRA is merged first; prefixes and prompts stay
 beside the weights. Any trim may stand before or after it, though `prune_vocabulary` first leaves it less to look at. It refuses
 embeddings that are used in several places or do more than to look rows up (BART), one that is factorised already, and a rank
 that saves nothing. Language models, whose output layer is often the same table, are not taken.
