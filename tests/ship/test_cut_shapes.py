@@ -1,4 +1,4 @@
-"""A candidate whose linear layers have other shapes than its config says: the bundle ships and is proven, `merged` is refused."""
+"""A candidate whose layers have other shapes than its config says: the bundle ships and is proven, `merged` is refused."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_bundle_ships_and_merged_says_why_not(cut_run: tuple[Path, str], tmp
                                                    tmp_path / "bundle/model/model.safetensors"))
     assert whole - cut > 6 * 4 * 384 * 192 * 4 * 0.99, "half of each attention's bytes are gone"
     assert load(tmp_path / "bundle")(["I was charged twice"])[0].label in manifest["labels"]
-    with pytest.raises(TrimtuneError, match="merged: prune_heads.* leaves linear layers in shapes that no config") as caught:
+    with pytest.raises(TrimtuneError, match="merged: prune_heads.* leaves layers in shapes that no config") as caught:
         bundles.ship(run, tmp_path / "merged", candidate=name, format_="merged")
     assert "Take --format bundle" in caught.value.do
     assert not (tmp_path / "merged").exists()

@@ -1,4 +1,4 @@
-"""Folders whose linear layers have other shapes than their config says: what was cut is read back as it was."""
+"""Folders whose layers have other shapes than their config says: what was cut is read back as it was."""
 
 from __future__ import annotations
 
@@ -55,7 +55,22 @@ def in_two_factors(model: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("cut", [without_half_its_heads, in_two_factors])
+def with_a_narrow_embedding(model: Any) -> Any:
+    table = model.bert.embeddings.word_embeddings
+    pair = _shapes.factorised(table, 7, 32)
+    left, values, right = torch.linalg.svd(table.weight, full_matrices=False)
+    pair.narrow.weight = torch.nn.Parameter((left[:, :7] * values[:7]).contiguous())
+    pair.wide.weight = torch.nn.Parameter(right[:7].T.contiguous())
+    assert pair.narrow.padding_idx == table.padding_idx == 0
+    model.bert.embeddings.word_embeddings = pair
+    _shapes.mark(model.config)
+    return model
+
+
+CUTS = [without_half_its_heads, in_two_factors, with_a_narrow_embedding]
+
+
+@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_what_was_cut_is_read_back(cut: Any, attention: str, model: Any, tmp_path: Path) -> None:
     before, wanted = logits(model), logits(cut(model))
@@ -67,7 +82,7 @@ def test_what_was_cut_is_read_back(cut: Any, attention: str, model: Any, tmp_pat
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("cut", [without_half_its_heads, in_two_factors])
+@pytest.mark.parametrize("cut", CUTS)
 def test_int8_is_written_and_read_in_the_new_shapes(cut: Any, model: Any, tmp_path: Path) -> None:
     wanted = logits(cut(model))
     (tmp_path / "source").mkdir()

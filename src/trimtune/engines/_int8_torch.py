@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtune.engines import _sparse_torch
 from trimtune.errors import StepFailed, TrimtuneError
-from trimtune.tasks import _shapes
+from trimtune.tasks import _pretrained, _shapes
 from trimtune.tasks import text_classification as task
 from trimtune.trim import _grids
 from trimtune.trim._model_folder import base_of, plain_state, write_beside
@@ -120,8 +120,6 @@ def filled(model: Any, state: dict[str, torch.Tensor], folder: Path) -> torch.nn
     if lacking:
         raise StepFailed(f"torch_eager: {folder / WEIGHTS} lacks {', '.join(lacking[:3])}")
     if (folder / task.ADAPTER).is_dir():
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(folder / task.ADAPTER))
+        model = _pretrained.beside_adapter(model, folder)
     ready: torch.nn.Module = model.eval()
     return ready.requires_grad_(False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trimtune.engines import _graph, _sparse_torch
-from trimtune.tasks import _shapes, text_classification
+from trimtune.tasks import _pretrained, _shapes, text_classification
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +20,6 @@ def read(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     model: Any = (_shapes.filled(Auto, folder, _sparse_torch.state_of(folder), "sdpa", dtype) if sparse
                   else _shapes.read(Auto, folder, "sdpa", dtype))
     if (folder / text_classification.ADAPTER).is_dir():
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(folder / text_classification.ADAPTER)).to(dtype)
+        model = _pretrained.beside_adapter(model, folder).to(dtype)
     ready: torch.nn.Module = model.eval()
     return ready.requires_grad_(False)

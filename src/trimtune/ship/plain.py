@@ -51,7 +51,7 @@ def merged(source: Source, folder: Path, watch: Watch) -> dict[str, Any]:
                             "weights: no weights can hold them.", "Allowed: methods that change weights, such as full or lora.",
                             "Take --format peft or bundle, or another candidate with --candidate.")
     if _shapes.is_marked(source.trimmed.folder):
-        raise TrimtuneError(f"--format merged: {source.row.candidate.trims_label} leaves linear layers in shapes that no config "
+        raise TrimtuneError(f"--format merged: {source.row.candidate.trims_label} leaves layers in shapes that no config "
                             "of transformers can say, so plain transformers can't read them.",
                             "Allowed: candidates whose trims keep the architecture as its config describes it.",
                             "Take --format bundle, or one that an engine writes (onnx, openvino), or another candidate "

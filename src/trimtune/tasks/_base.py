@@ -29,7 +29,7 @@ def base_of(study: Study, labels: Sequence[str], store: Store) -> Artifact:
     """
     source = locate(study.model)
     if _shapes.is_marked(source):
-        raise TrimtuneError(f"model: {source} is what a trim left: its linear layers have other shapes than its config says.",
+        raise TrimtuneError(f"model: {source} is what a trim left: its layers have other shapes than its config says.",
                             "Allowed: a model that plain transformers reads.",
                             "Give the model that it was cut from, and name its trims in the study's `trim`.")
     config = {"files": {path.name: sha256(path) for path in _files(source)}, "labels": list(labels)}

@@ -40,11 +40,30 @@ def with_adapter(model: Any, folder: Path, merge: bool) -> torch.nn.Module:
     `merge` folds an adapter into the weights where it can be folded (LoRA, IA3); prefixes and prompts stay beside them.
     """
     if (folder / ADAPTER).is_dir():
-        from peft import PeftModel
         from peft.tuners.tuners_utils import BaseTuner
 
-        model = PeftModel.from_pretrained(model, str(folder / ADAPTER))
+        model = beside_adapter(model, folder)
         if merge and isinstance(model.base_model, BaseTuner):
             model = model.merge_and_unload()
     module: torch.nn.Module = model.eval()
     return module.requires_grad_(False)
+
+
+def beside_adapter(model: Any, folder: Path) -> Any:
+    """The model wrapped by PEFT, with the adapter of the folder."""
+    from peft import PeftModel
+
+    found = PeftModel.from_pretrained(model, str(folder / ADAPTER))
+    see_embedding(found)
+    return found
+
+
+def see_embedding(wrapped: Any) -> None:
+    """Let virtual tokens stand before what the model's token embedding gives.
+
+    PEFT takes the module whose parameter has a row per token, which of a factorised embedding is the narrow half alone.
+    """
+    from peft import PromptLearningConfig
+
+    if isinstance(wrapped.active_peft_config, PromptLearningConfig):
+        wrapped.word_embeddings = wrapped.get_base_model().get_input_embeddings()

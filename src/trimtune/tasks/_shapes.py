@@ -1,15 +1,17 @@
-"""Models whose linear layers have other shapes than the architecture gives them, as trims leave them.
+"""Models whose linear layers or token embedding have other shapes than the architecture gives them, as trims leave them.
 
 Linear layers are `torch.nn.Linear`, or GPT-2's transposed ones (Conv1D of transformers, W [K, N]).
 
-A trim that cuts rows or columns off a linear layer (heads), or makes two thin ones of it (low rank: `name.0`, `name.1`),
-marks the config (`mark`). Such a folder is read here: the model is built as its config says, then each linear layer takes the
-shape that the file holds. Plain transformers can't read it.
+A trim that cuts rows or columns off a linear layer (heads), or makes two thin ones of it (low rank: `name.0`, `name.1`), or a
+narrow table and a linear layer of an embedding (`name.narrow`, `name.wide`), marks the config (`mark`). Such a folder is read
+here: the model is built as its config says, then each of these takes the shape that the file holds. Plain transformers can't
+read it.
 """
 
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 _MARK = "trimtune_shapes"
 """the key of config.json that says so"""
+_NARROW, _WIDE = "narrow", "wide"
+"""the halves of a factorised embedding; no numbers, by which others know a model's blocks"""
 
 
 def mark(config: Any) -> None:
@@ -38,8 +42,22 @@ def is_marked(folder: Path) -> bool:
     return bool(json.loads((folder / "config.json").read_text(encoding="utf-8")).get(_MARK, False))
 
 
+def factorised(table: Any, rank: int, width: int) -> torch.nn.Sequential:
+    """An embedding [V, rank] and a linear layer [width, rank] without bias, in the place of `table`; their numbers are drawn."""
+    import torch
+
+    narrow = torch.nn.Embedding(table.num_embeddings, rank, padding_idx=table.padding_idx)
+    return torch.nn.Sequential(OrderedDict({_NARROW: narrow, _WIDE: torch.nn.Linear(rank, width, bias=False)}))
+
+
+def token_table(model: Any) -> Any:
+    """What holds a row per token: the model's token embedding [V, D], or the narrow half [V, r] of one that is factorised."""
+    found = model.get_input_embeddings()
+    return getattr(found, _NARROW, found)
+
+
 def read(auto: Any, folder: Path, attention: str | None, dtype: torch.dtype) -> Any:
-    """The model of a folder, whatever shapes its linear layers have; stored numbers become `dtype`, buffers that it computes
+    """The model of a folder, whatever shapes its layers have; stored numbers become `dtype`, buffers that it computes
     keep theirs (rotary frequencies must not be rounded).
 
     Args:
@@ -88,7 +106,7 @@ def built_alike(model: Any, config: Any, state: Mapping[str, torch.Tensor]) -> b
 
 
 def empty(auto: Any, config: Any, shapes: Mapping[str, Sequence[int]], attention: str | None) -> Any:
-    """The model of a config with its linear layers in the given shapes (tensor name → shape), its parameters without numbers."""
+    """The model of a config with its layers in the given shapes (tensor name → shape), its parameters without numbers."""
     import torch
     from accelerate import init_empty_weights
     from transformers.pytorch_utils import Conv1D
@@ -96,7 +114,7 @@ def empty(auto: Any, config: Any, shapes: Mapping[str, Sequence[int]], attention
     with init_empty_weights(include_buffers=False):
         model = auto.from_config(config, attn_implementation=attention, dtype=torch.float32)
         for name, layer in list(model.named_modules()):
-            if isinstance(layer, torch.nn.Linear | Conv1D):
+            if isinstance(layer, torch.nn.Linear | Conv1D | torch.nn.Embedding):
                 model.set_submodule(name, _fitting(layer, name, shapes))
     count_channels(model)
     return model
@@ -105,7 +123,7 @@ def empty(auto: Any, config: Any, shapes: Mapping[str, Sequence[int]], attention
 def count_channels(model: Any) -> None:
     """Tell each attention that makes queries, keys and values in one layer (GPT-2's) where that ends one and begins the next."""
     for module in model.modules():
-        if hasattr(module, "split_size"):
+        if hasattr(module, "split_size") and hasattr(module, "c_attn"):
             last = [layer for layer in module.c_attn.modules() if getattr(layer, "bias", None) is not None][-1]
             module.split_size = len(last.bias) // 3
 
@@ -114,6 +132,9 @@ def _fitting(layer: Any, name: str, shapes: Mapping[str, Sequence[int]]) -> torc
     import torch
     from transformers.pytorch_utils import Conv1D
 
+    if isinstance(layer, torch.nn.Embedding):
+        out = shapes.get(f"{name}.{_WIDE}.weight")
+        return factorised(layer, out[1], out[0]) if out else layer
     thin, wide = shapes.get(f"{name}.0.weight"), shapes.get(f"{name}.1.weight")
     if thin and wide:
         return torch.nn.Sequential(torch.nn.Linear(thin[1], thin[0], bias=False),

@@ -99,7 +99,7 @@ def reshapes(config: dict[str, Any], architecture: dict[str, Any]) -> bool:
 
 
 def linear_layers(base: Any) -> dict[str, torch.nn.Linear]:
-    """The linear layers below the head by name; those that are thin already are left out.
+    """The linear layers below the head by name; those that are half of a factorised layer or embedding are left out.
 
     Raises:
         TrimtuneError: there is none.
@@ -154,7 +154,8 @@ def thin(base: Any, ranks: dict[str, int], seen: dict[str, _seen.Seen]) -> None:
 
 
 def _is_pair(module: torch.nn.Module) -> bool:
-    """Two thin layers that stand for one."""
+    """Two thin layers that stand for one, or a narrow embedding and the layer that widens it."""
     import torch
 
-    return isinstance(module, torch.nn.Sequential) and [type(child) for child in module] == [torch.nn.Linear] * 2
+    kinds = [type(child) for child in module] if isinstance(module, torch.nn.Sequential) else []
+    return kinds in ([torch.nn.Linear] * 2, [torch.nn.Embedding, torch.nn.Linear])

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.errors import StepFailed
 from trimtune.study import data
-from trimtune.tasks import text_classification
+from trimtune.tasks import _shapes, text_classification
 from trimtune.trim import _pieces
 from trimtune.trim._model_folder import base_of, size, write
 from trimtune.tune.recovery import Setting
@@ -71,7 +71,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     rows = {name: _ids(tokenizer, getattr(splits, name), setting.max_length) for name in _SPLITS}
     module = text_classification.load_model(source)
     base, before = base_of(module), size(module)
-    tokens_before = base.get_input_embeddings().num_embeddings
+    tokens_before = _shapes.token_table(base).num_embeddings
     # whole rows, not cut at max_length: what follows in a word that is cut there decides how its beginning is read
     used = tokenizer(splits.train.texts, truncation=False, verbose=False)["input_ids"]
     must = _pieces.closed(pieces, _special(tokenizer, base.config).union(*used))
@@ -95,7 +95,7 @@ def cut(base: Any, number: Mapping[int, int]) -> None:
     """Keep these rows of the token embedding (old id → new id), in place, and say so in the config."""
     import torch
 
-    embedding = base.get_input_embeddings()
+    embedding = _shapes.token_table(base)
     kept = torch.tensor(sorted(number, key=number.__getitem__))
     embedding.weight = torch.nn.Parameter(embedding.weight.detach()[kept].clone(), requires_grad=False)
     embedding.num_embeddings = base.config.vocab_size = len(kept)

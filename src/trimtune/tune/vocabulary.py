@@ -6,7 +6,8 @@ never comes has no gradient, so AdamW only lets it decay:
     w_T = w_0 · Π_t (1 − η_t λ)        η_t the learning rate of step t, λ the weight decay
 
 The rows that are used train as a table of their own; the others get their decay at once, at the end. The whole table is the
-reference: the result is the same, without gradients, moments and optimizer passes for words that nobody wrote.
+reference: the result is the same, without gradients, moments and optimizer passes for words that nobody wrote. Of a factorised
+embedding it is the narrow half that has a row per token.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from trimtune.tasks import _shapes
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +49,7 @@ def narrow(model: Any, tokens: Iterable[int]) -> Table | None:
     """Cut the embedding of `model` to these tokens in place; None where it does not learn alone, or all of it is used."""
     import torch
 
-    embedding: Any = model.get_input_embeddings()
+    embedding: Any = _shapes.token_table(model)
     if not _plain(embedding) or not embedding.weight.requires_grad:
         return None
     names = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight is embedding.weight]
