@@ -77,7 +77,9 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
     path.write_bytes(graph.SerializeToString())
     difference = _graph.check(_runner(path, _threads()), model, max_length, TOLERANCE["plain"], "onnx_runtime")
     told: dict[str, Any] = {}
+    settings = model.config
     if numerics in ("int8_static", "fp8"):
+        del model  # calibration holds a session of the graph instead, which has the same weights
         form = _onnx_static.fp8(fused=False) if numerics == "fp8" else _onnx_static.unsigned(127 if has_vnni() else 63)
         grids, told = _onnx_calibration.calibrated(graph, path, partial(opened, threads=_threads()), source, calibration,
                                                    max_length, form.grid)
@@ -86,7 +88,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
         told = _onnx_mixed.quantize(graph, model, path, reduced=not has_vnni())
     elif numerics != "plain":
         _quantize(graph, path, numerics, source)
-    _graph.write_around(folder, source, model.config)
+    _graph.write_around(folder, source, settings)
     precision = {"plain": "fp32", "int8_static": "int8", "fp8": "fp32"}.get(numerics, numerics)
     packed = {"plain": "plain", "fp8": "stored"}.get(numerics, "packed")
     return _graph.note(folder, **{"engine": "onnx_runtime", "task": task, "numerics": numerics, "packed": packed,
