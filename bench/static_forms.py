@@ -68,7 +68,8 @@ def written(graph: Any, grids: _onnx_static.Grids, home: Path, tuned: Path) -> d
     files["float32"].write_bytes(graph.SerializeToString())
     onnx_runtime._quantize(copy.deepcopy(graph), files["dynamic"], "int8", tuned)
     form = _onnx_static.unsigned(127 if onnx_runtime.has_vnni() else 63)
-    onnx_runtime._quantize_static(copy.deepcopy(graph), files["qdq"], grids, form)
+    files["qdq"].write_bytes(graph.SerializeToString())
+    onnx_runtime._quantize_static(files["qdq"], grids, form)
     import onnx
 
     for name in ("to_float", "integer", "qlinear"):

@@ -46,7 +46,7 @@ def test_candidates_are_measured_and_a_rerun_measures_nothing(store: Store, lm_r
     assert set(readings["a"]) == {"perplexity", "bleu", "rouge_l", "exact_match", "number_match", "ended",
                                   "general_perplexity", "forgetting",
                                   "latency_p50_ms", "first_token_ms", "tokens_per_s", "tokens_per_s_8", "kv_cache_mb",
-                                  "peak_memory_mb", "private_memory_mb", "size_mb", "load_ms", "load_again_ms",
+                                  "peak_memory_mb", "private_memory_mb", "size_mb", "weights_mb", "load_ms", "load_again_ms",
                                   "energy_mj_per_row"}
     assert readings["a"]["perplexity"] == readings["b"]["perplexity"]
     nll, tokens = (sum(column) for column in zip(*by_row["a"], strict=True))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from trimtune.choose.speeds import Speeds
-from trimtune.measure import _protocol, _session
+from trimtune.measure import _protocol, _session, latency
 from trimtune.measure._protocol import measure_all
 from trimtune.records import Artifact, Reading, Use
 from trimtune.store import Store
@@ -72,7 +72,8 @@ def test_rounds_beside_another_process_are_taken_again_and_said(store: Store, ro
             process.wait()
     assert "rounds were taken again, since other processes took" in found.readings["a"]["latency_p50_ms"].note
     assert not found.readings["a"]["accuracy"].note
-    assert len(found.by_round["a"].ms) == 20, "each round once, however often it was taken"
+    assert len(found.by_round["a"].ms) == latency.ROUNDS, "each round once, however often it was taken"
+    assert found.by_round["a"].slowed > 1
 
 
 @pytest.mark.slow
@@ -80,7 +81,7 @@ def test_two_speeds_are_told_apart_by_their_rounds_and_one_speed_is_not(store: S
     folders = {"a": runnable("a", row_ms=2), "b": runnable("b", row_ms=2), "slow": runnable("slow", row_ms=4)}
     found = measure_all(folders, dict.fromkeys(folders, ENGINE), rows, 32, store, configs=QUICK).by_round
     assert len({turns.session for turns in found.values()}) == 1
-    assert {len(turns.ms) for turns in found.values()} == {20}
+    assert {len(turns.ms) for turns in found.values()} == {latency.ROUNDS}
     speeds = Speeds(found)
     slow, same = speeds.ratio("slow", "a"), speeds.ratio("b", "a")
     assert slow is not None

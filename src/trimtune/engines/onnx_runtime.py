@@ -83,7 +83,9 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
         form = _onnx_static.fp8(fused=False) if numerics == "fp8" else _onnx_static.unsigned(127 if has_vnni() else 63)
         grids, told = _onnx_calibration.calibrated(graph, path, partial(opened, threads=_threads()), source, calibration,
                                                    max_length, form.grid)
-        _quantize_static(graph, path, grids, form)
+        path.write_bytes(graph.SerializeToString())
+        del graph  # what quantizes reads the file: one copy less in memory
+        _quantize_static(path, grids, form)
     elif numerics == "mixed":
         told = _onnx_mixed.quantize(graph, model, path, reduced=not has_vnni())
     elif numerics != "plain":
@@ -118,23 +120,27 @@ def _quantize(graph: Any, path: Path, numerics: str, source: Path) -> None:
     if numerics == "int8":
         quantize_dynamic(graph, path, per_channel=True, weight_type=QuantType.QInt8, reduce_range=not has_vnni())
         return
-    path.write_bytes(_onnx_decoder.packed(_with_int8_embeddings(graph, path), numerics, source).SerializeToString())
+    path.write_bytes(graph.SerializeToString())
+    path.write_bytes(_onnx_decoder.packed(_with_int8_embeddings(path), numerics, source).SerializeToString())
 
 
-def _quantize_static(graph: Any, path: Path, grids: _onnx_static.Grids, form: _onnx_static.Form) -> None:
-    """Write the graph with products in 8 bits on these grids, and int8 embeddings."""
-    embedded = _with_int8_embeddings(graph, path)
+def _quantize_static(path: Path, grids: _onnx_static.Grids, form: _onnx_static.Form) -> None:
+    """Write a file's float32 graph anew, with products in 8 bits on these grids, and int8 embeddings."""
+    embedded = _with_int8_embeddings(path)
     _onnx_static.quantize(embedded, grids, form)
     path.write_bytes(embedded.SerializeToString())
 
 
-def _with_int8_embeddings(graph: Any, path: Path) -> Any:
-    """The graph with int8 embeddings, one scale each; it is also written to `path`."""
+def _with_int8_embeddings(path: Path) -> Any:
+    """The graph of a file with int8 embeddings, one scale each, as an onnx.ModelProto."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(graph, path, op_types_to_quantize=["Gather"], weight_type=QuantType.QInt8)
-    return onnx.load(path)
+    made = path.with_suffix(".embedded")
+    quantize_dynamic(path, made, op_types_to_quantize=["Gather"], weight_type=QuantType.QInt8)
+    embedded = onnx.load(made)
+    made.unlink()
+    return embedded
 
 
 def has_vnni() -> bool:
