@@ -88,10 +88,9 @@ def test_tensorrts_graph_is_symmetric_and_answers_nearly_alike(numerics: str, co
                                                                helpdesk_rows: Path, tmp_path: Path) -> None:
     """All but the build: TensorRT takes scales alone, so every zero is 0. ONNX Runtime reads the same graph on the CPU."""
     model: Any = task.load_model(trimmed, attention="eager")
-    graph, told = tensorrt_plan.graph_in_8_bits(model, numerics, 20, trimmed, texts, 64, tmp_path)
+    proto, told = tensorrt_plan.graph_in_8_bits(model, numerics, 20, trimmed, texts, 64, tmp_path)
     assert not list(tmp_path.iterdir())
     assert told["calibration_rows"] == 40
-    proto = onnx.load_from_string(graph)
     onnx.checker.check_model(proto)
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     quantized = [node for node in proto.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
@@ -102,7 +101,7 @@ def test_tensorrts_graph_is_symmetric_and_answers_nearly_alike(numerics: str, co
         assert constants[node.input[2]].data_type == code
         assert not zero.astype(np.float32).any()
     inputs = task.encode(task.load_tokenizer(trimmed), data.load(helpdesk_rows).test.texts, 64)
-    (tmp_path / "graph.onnx").write_bytes(graph)
+    (tmp_path / "graph.onnx").write_bytes(proto.SerializeToString())
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")  # it would take fp8 for integers
     session = onnxruntime.InferenceSession(tmp_path / "graph.onnx", options, providers=["CPUExecutionProvider"])

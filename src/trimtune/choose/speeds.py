@@ -27,6 +27,7 @@ from zlib import crc32
 
 import numpy as np
 
+from trimtune.measure._intervals import Z95
 from trimtune.records import Reading
 from trimtune.results import Row, Turns
 
@@ -74,8 +75,8 @@ class Speeds:
             moved = float(np.abs(np.log([one.drift, other.drift])).sum())
         moved += float(np.log(max(one.slowed, other.slowed)))
         low, high = np.quantile(drawn_B, _percentiles(min(len(one.ms), len(other.ms))))
-        low = middle - np.hypot(max(0, middle - low), 1.96 * _PROCESS) - moved
-        high = middle + np.hypot(max(0, high - middle), 1.96 * _PROCESS) + moved
+        low = middle - np.hypot(max(0, middle - low), Z95 * _PROCESS) - moved
+        high = middle + np.hypot(max(0, high - middle), Z95 * _PROCESS) + moved
         return Ratio(*(float(np.exp(each)) for each in (middle, low, high)))
 
     def faster(self, first: Row, second: Row) -> bool:

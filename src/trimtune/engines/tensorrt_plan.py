@@ -26,7 +26,6 @@ cache that isn't of this GPU and version.
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
@@ -85,8 +84,7 @@ def available() -> str | None:
 
 def built_for() -> dict[str, str]:
     """What an export's files are bound to, for the key of its step: another GPU or TensorRT builds anew."""
-    package = importlib.metadata.packages_distributions()["tensorrt"][0]  # tensorrt, or tensorrt-cu12 and its like
-    return {"gpu": _cuda_driver.device_name(), "tensorrt": importlib.metadata.version(package)}
+    return {"gpu": _cuda_driver.device_name(), "tensorrt": str(_graph.versions(["tensorrt"])["tensorrt"])}
 
 
 def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, calibration: list[str],
@@ -107,7 +105,7 @@ def export(folder: Path, source: Path, config: dict[str, Any], numerics: str, ca
             graph, told = graph_in_8_bits(model, numerics, wanted.opset, source, calibration, max_length, folder)
         else:
             graph = graph_of(model, precision, wanted.opset, max_length)
-        plans[precision], timings = _tensorrt.build(graph, shapes, wanted.workspace_mb * 10**6, timings)
+        plans[precision], timings = _tensorrt.build(graph.SerializeToString(), shapes, wanted.workspace_mb * 10**6, timings)
     runs = {precision: _tensorrt.runner(plan, shapes) for precision, plan in plans.items()}
     allowed = {**TOLERANCE, **dict.fromkeys(_FORMS, sys.float_info.max)}
     differences, left_out = _graph.passing(runs, model, max_length, allowed, "tensorrt_plan")
@@ -147,25 +145,19 @@ def refuse_foreign(notes: dict[str, Any], here: dict[str, str]) -> None:
                             "Run the study here again: it builds this machine's own plan.")
 
 
-def graph_of(model: Any, precision: str, opset: int, max_length: int) -> bytes:
-    """The serialized ONNX graph [B, T] → logits [B, C] float32 of a model, its weights and products in a format."""
-    graph: bytes = onnx_of(model, precision, opset, max_length).SerializeToString()
-    return graph
-
-
-def onnx_of(model: Any, precision: str, opset: int, max_length: int) -> Any:
-    """The same as an onnx.ModelProto; the model stays as it was."""
+def graph_of(model: Any, precision: str, opset: int, max_length: int) -> Any:
+    """The graph [B, T] → logits [B, C] float32 of a model, its weights and products in a format, as an onnx.ModelProto."""
     cast = model if precision == "fp32" else copy.deepcopy(model).to(_dtype(precision))
     return _onnx_graph.classifier(cast, opset, max_length, "tensorrt_plan")
 
 
 def graph_in_8_bits(model: Any, numerics: str, opset: int, source: Path, texts: Sequence[str], max_length: int,
-                    folder: Path) -> tuple[bytes, dict[str, Any]]:
+                    folder: Path) -> tuple[Any, dict[str, Any]]:
     """The float16 graph with its products in int8 or fp8, and the facts of its calibration, which writes into `folder`
     for a moment."""
     from trimtune.process import threads
 
-    graph = onnx_of(model, "fp16", opset, max_length)
+    graph = graph_of(model, "fp16", opset, max_length)
     path, form = folder / "calibrating.onnx", _FORMS[numerics]()
     try:
         grids, told = _onnx_calibration.calibrated(graph, path, partial(opened, threads=threads()), source, texts,
@@ -173,7 +165,7 @@ def graph_in_8_bits(model: Any, numerics: str, opset: int, source: Path, texts: 
     finally:
         path.unlink(missing_ok=True)
     _onnx_static.quantize(graph, grids, form)
-    return graph.SerializeToString(), told
+    return graph, told
 
 
 def _formats(wanted: str, capability: tuple[int, int]) -> list[str]:

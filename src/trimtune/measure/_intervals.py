@@ -31,8 +31,8 @@ def samples_needed(percentile: float) -> int:
 def percentile_of(rounds: Sequence[Sequence[float]], percentile: float) -> float:
     """A percentile of samples taken in rounds, each round with the same weight however many samples it gave.
 
-    A turn repeats its rows until some time is spent, so that a quick round gives more samples than a slow one. In a pool of all
-    samples the quick moments would count for more than their share. With as many samples in each round it is numpy's percentile.
+    A turn that takes too long is cut, so that a slow round gives fewer samples than a quick one. In a pool of all samples the
+    quick moments would count for more than their share. With as many samples in each round it is numpy's percentile.
     """
     values = np.concatenate([np.asarray(taken, dtype=float) for taken in rounds])
     weights = np.concatenate([np.full(len(taken), 1 / len(taken)) for taken in rounds if len(taken)])

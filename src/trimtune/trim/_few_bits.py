@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtune import parts
 from trimtune.errors import StepFailed, TrimtuneError
 from trimtune.trim._model_folder import base_of, load, write
-from trimtune.tune.recovery import Setting, recover
+from trimtune.trim._recovered import recovered
+from trimtune.tune.recovery import Setting
 
 if TYPE_CHECKING:
     import torch
@@ -57,11 +58,7 @@ def trim(folder: Path, source: Path, config: dict[str, Any], setting: Setting, q
     module = load(source, task, attention="eager")
     layers = matrices(base_of(module), name)
     put_on_grid(layers.values(), lambda weight_NK: quantize(weight_NK, wanted.group))
-    recovery = {}
-    if wanted.epochs:
-        teacher = task.load_model(source) if wanted.teacher else None
-        recovery = recover(module, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
-                           share=wanted.teacher)
+    recovery = recovered(module, source, folder, wanted, setting)
     leave_on_grid(layers.values())
     setattr(base_of(module).config, GRID, {"group": wanted.group})
     write(module, source, folder, task=task)

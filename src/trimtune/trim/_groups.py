@@ -12,8 +12,9 @@ _FILE = "int4.json"
 
 def leave(folder: Path, group: int | None) -> None:
     """Say it in a model folder; None leaves it to the engine, whatever a trim before had said."""
-    (folder / _FILE).unlink(missing_ok=True)
-    if group is not None:
+    if group is None:
+        (folder / _FILE).unlink(missing_ok=True)
+    else:
         write_new(folder / _FILE, json.dumps({"group": group}) + "\n")
 
 

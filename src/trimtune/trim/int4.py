@@ -8,7 +8,7 @@ a CPU); not for small models, whose answers change a lot (measured in the report
 Source: Dettmers & Zettlemoyer 2023 (arXiv 2212.09720), section 2, for 4 bits and small blocks as the best use of a model's bits.
 W is [N, K]; products are summed over K in 8-bit integers or floats, as the engine's kernels do. Norms stay in floating point,
 embeddings and the output layer in 8 bits or more, where the engine can; a classifier's head in 8 bits or in float. Packed: the
-bytes of these layers shrink to a sixth or less. Smaller groups lose less and cost more scales: 16 bits (32 in PyTorch) per group;
+bytes of these layers shrink to a sixth or less. Smaller groups lose less and cost more scales: 16 or 32 bits per group;
 unless `group` says otherwise an engine takes the one that its kernels like, 32 or 64. Layers whose width is no multiple of it
 stay in 8 bits, or take a smaller one (OpenVINO). llama.cpp has groups of its own and refuses others.
 

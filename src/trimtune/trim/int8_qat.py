@@ -31,7 +31,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtune.tasks import text_classification
 from trimtune.trim import _few_bits, _grids
 from trimtune.trim._model_folder import base_of, write
-from trimtune.tune.recovery import Setting, recover
+from trimtune.trim._recovered import recovered
+from trimtune.tune.recovery import Setting
 
 if TYPE_CHECKING:
     import torch
@@ -64,9 +65,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     base = base_of(module)
     _few_bits.matrices(base, "int8_qat")
     with rounding(base) as (layers, tables):
-        teacher = text_classification.load_model(source) if wanted.teacher and wanted.epochs else None
-        recovery = recover(module, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
-                           share=wanted.teacher) if wanted.epochs else {}
+        recovery = recovered(module, source, folder, wanted, setting)
     write(module, source, folder)
     return {"matrices": layers, "embeddings": tables, "recovery": recovery}
 

@@ -29,7 +29,8 @@ from trimtune.errors import TrimtuneError
 from trimtune.tasks import _shapes
 from trimtune.trim import _seen, _thin
 from trimtune.trim._model_folder import base_of, load, size, write
-from trimtune.tune.recovery import Setting, recover
+from trimtune.trim._recovered import recovered
+from trimtune.tune.recovery import Setting
 
 if TYPE_CHECKING:
     import torch
@@ -83,11 +84,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     seen = _seen.inputs_of(module, layers, source, wanted.rows, setting) if wanted.whiten else {}
     ranks, kept = chosen(layers, seen, wanted.ratio, wanted.energy)
     thin(base_of(module), ranks, seen)
-    recovery = {}
-    if wanted.epochs:
-        teacher = task.load_model(source) if wanted.teacher else None
-        recovery = recover(module, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
-                           share=wanted.teacher)
+    recovery = recovered(module, source, folder, wanted, setting)
     write(module, source, folder, task=task)
     return {"layers": len(layers), "ranks": ranks, "parameters_before": before, "parameters": size(module),
             "energy_kept": round(kept, 4), "recovery": recovery}

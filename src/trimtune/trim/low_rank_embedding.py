@@ -35,7 +35,8 @@ from trimtune.errors import TrimtuneError
 from trimtune.tasks import _pretrained, _shapes
 from trimtune.trim import _drawn, _thin
 from trimtune.trim._model_folder import base_of, load, size, write
-from trimtune.tune.recovery import Setting, recover
+from trimtune.trim._recovered import recovered
+from trimtune.tune.recovery import Setting
 
 if TYPE_CHECKING:
     import torch
@@ -84,11 +85,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     facts = {"tokens": table.num_embeddings, "tokens_seen": int(seen_V.sum()), "width_before": table.embedding_dim, "width": rank,
              "energy_kept": energy(table_VD, first_VR, wide_DR, weight_V),
              "energy_unseen": None if seen_V.all() else energy(table_VD, first_VR, wide_DR, (~seen_V).double())}
-    recovery = {}
-    if wanted.epochs:
-        teacher = task.load_model(source) if wanted.teacher else None
-        recovery = recover(module, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
-                           share=wanted.teacher)
+    recovery = recovered(module, source, folder, wanted, setting)
     write(module, source, folder, task=task)
     return {**facts, "parameters_before": before, "parameters": size(module), "recovery": recovery}
 
