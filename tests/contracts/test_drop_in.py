@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def prepare(model, config, task):
     """The model as it is."""
     return model
 '''
-PEEL = '''"""Peel: takes the outermost layer off.
+PEEL = '''"""peel: takes the outermost layer off.
 
 Use it in a test only.
 
@@ -51,7 +52,7 @@ def run(folder, source, config, setting):
     """Nothing."""
     return {}
 '''
-JUICER = '''"""Juicer: runs any lemon.
+JUICER = '''"""juicer: runs any lemon.
 
 Use it in a test only; logits are [B, C].
 """
@@ -98,7 +99,7 @@ def test_it_is_found_loaded_and_explained(house: Path) -> None:
     code = ("import json; from trimtune import parts\n"
             f"print(json.dumps([[name in parts.names(kind), parts.load(kind, name).Config().zest, parts.doc(kind, name)[:6], "
             f"bool(parts.source_hash(kind, name))] for kind, name in {DROPPED}.items()]))")
-    assert json.loads(run(house, "-c", code)) == [[True, 3, doc, True] for doc in ("Lemon ", "Peel: ", "Juicer")]
+    assert json.loads(run(house, "-c", code)) == [[True, 3, doc, True] for doc in ("Lemon ", "peel: ", "juicer")]
 
 
 def test_it_leaves_the_other_parts_keys_alone(house: Path) -> None:
@@ -139,4 +140,5 @@ def test_the_help_of_tune_names_it(house: Path) -> None:
 def test_the_contract_tests_find_it(house: Path) -> None:
     only = " or ".join(f"{kind}-{name}" for kind, name in DROPPED.items())
     shown = run(house, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contracts/test_parts.py", "-k", only, folder=ROOT)
-    assert f"{5 * len(DROPPED)} passed" in shown
+    passed = re.fullmatch(r"(\d+) passed, \d+ deselected in .*", shown.strip().splitlines()[-1])
+    assert passed is not None and int(passed[1]) >= 5 * len(DROPPED), shown
