@@ -128,6 +128,8 @@ class Turns(Record):
 
     ms: tuple[tuple[float, ...], ...]
     """of each round the time of each of its rows, the same rows for all candidates; or of each round one time"""
+    bulk_ms: tuple[tuple[float, ...], ...] = ()
+    """of each round the time of a row, when many are answered together"""
     session: str = ""
     """rounds of candidates in one session stood beside one another, those of others didn't"""
     drift: float = 1.0

@@ -142,12 +142,12 @@ def _samples(artifact: Artifact) -> Samples:
 
 
 def _turns(job: Job, artifact: Artifact, samples: Samples) -> Turns:
-    """The candidate's times by round, of the one measure that has them."""
-    timed = {name: module for name in job.configs if hasattr(module := parts.load("measure", name), "by_round")}
-    rounds = [times for name, module in timed.items()
-              for times in module.by_round(samples[name], module.Config(**job.configs[name]))]
+    """The candidate's times by round, of the measures that have them: TURNS says what they are."""
+    timed = {name: module for name in job.configs if hasattr(module := parts.load("measure", name), "TURNS")}
+    rounds = {module.TURNS: tuple(map(tuple, module.by_round(samples[name], module.Config(**job.configs[name]))))
+              for name, module in timed.items()}
     told = {name: artifact.facts[name] for name in ("session", "drift", "slowed") if name in artifact.facts}
-    return Turns(ms=tuple(map(tuple, rounds)), **told)
+    return Turns(**rounds, **told)
 
 
 def _readings(job: Job, samples: Samples, note: str, beside: Mapping[str, dict[str, Any]]) -> dict[str, Reading]:

@@ -44,6 +44,7 @@ READINGS: dict[str, tuple[str, Better]] = {
     "latency_p50_ms": ("ms", "lower"), "first_token_ms": ("ms", "lower"), "tokens_per_s": ("tokens/s", "higher"),
     "tokens_per_s_8": ("tokens/s", "higher"), "kv_cache_mb": ("MB", "lower")}
 ROUNDS = 6
+TURNS = "ms"
 _TOGETHER = 8
 
 

@@ -37,6 +37,7 @@ TASKS = ("text_classification",)
 READINGS: dict[str, tuple[str, Better]] = {"latency_p50_ms": ("ms", "lower"), "latency_p95_ms": ("ms", "lower"),
                                           "tokenizing_ms": ("ms", "lower")}
 ROUNDS = 60
+TURNS = "ms"
 _PERCENTILES = {"latency_p50_ms": 50.0, "latency_p95_ms": 95.0, "tokenizing_ms": 50.0}
 
 

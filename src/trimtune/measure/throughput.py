@@ -3,7 +3,8 @@
 When to use: for work that comes in bulk. Protocol: candidates take turns, twelve rounds; in a round every candidate gets the
 same batch of test rows in seeded order (not sorted by length, as rows arrive at a server, so padding is paid), once
 discarded as warm-up and then timed until `seconds` are spent. Reported: the median of the rounds' rows per second, with
-its interval from order statistics: of twelve batches, which differ in length more than the machine does.
+its interval from order statistics: of twelve batches, which differ in length more than the machine does. Two candidates are
+compared batch by batch, as latency's rounds are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from trimtune.records import Better, Reading
 TASKS = ("text_classification",)
 READINGS: dict[str, tuple[str, Better]] = {"throughput_rows_per_s": ("rows/s", "higher")}
 ROUNDS = 12
+TURNS = "bulk_ms"
 
 
 class Config(BaseModel):
@@ -48,3 +50,8 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
     low, high, how = median_range(rates)
     return {"throughput_rows_per_s": Reading(name="throughput_rows_per_s", value=median(rates), unit=unit, better=better,
                                              n=len(rates), low=low, high=high, interval=how)}
+
+
+def by_round(samples: list[dict[str, Any]], config: Config) -> list[list[float]]:
+    """Of each round the time of a row of its batch in ms."""
+    return [[round(1e3 * sample["seconds"] / sample["rows"], 5)] for sample in samples]
