@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import trimtune
-from trimtune.records import Reading
+from trimtune.choose.speeds import THROUGHPUT, Speeds
 from trimtune.report import tables
 from trimtune.results import Result, Row
 from trimtune.screen import watching
@@ -129,10 +129,10 @@ def reached(result: Result) -> dict[str, str]:
     plain = [row for row in measured if not row.candidate.trims]
     parent = max(value(row, "accuracy") for row in plain)
     whole = {row.candidate.engine.label: value(row, "size_mb") for row in plain}
-    fastest = max(plain, key=lambda row: value(row, "throughput_rows_per_s")).readings["throughput_rows_per_s"]
+    fastest = max(plain, key=lambda row: value(row, THROUGHPUT))
     good = [row for row in measured if row.candidate.trims and value(row, "accuracy") >= parent - 0.015]
     small = min(good, key=lambda row: value(row, "size_mb"), default=None)
-    fast = max(good, key=lambda row: value(row, "throughput_rows_per_s"), default=None)
+    fast = max(good, key=lambda row: value(row, THROUGHPUT), default=None)
     eight = [row for row in measured if row.candidate.trims_label == "int8"]
     return {
         "smallest within 1.5 points": "none" if small is None else
@@ -140,16 +140,16 @@ def reached(result: Result) -> dict[str, str]:
         f"1/{whole[small.candidate.engine.label] / value(small, 'size_mb'):.1f} of its own on that engine, "
         f"{100 * (value(small, 'accuracy') - parent):+.1f} points",
         "fastest within 1.5 points": "none" if fast is None else
-        f"{fast.name}: {times(fast.readings['throughput_rows_per_s'], fastest)} the fastest untrimmed engine, "
+        f"{fast.name}: {times(fast, fastest, result)} the rows per second of {fastest.name}, the fastest untrimmed, "
         f"{100 * (value(fast, 'accuracy') - parent):+.1f} points",
         "int8": ", ".join(f"{row.candidate.engine.label} {100 * (value(row, 'accuracy') - parent):+.1f} points" for row in eight)}
 
 
-def times(one: Reading, other: Reading) -> str:
-    """`2.71 times (1.58–3.25 by the ends of both intervals)`: the two are not paired, so that is the widest it can be."""
-    assert one.value and other.value and one.low and one.high and other.low and other.high
-    widest = f"{one.low / other.high:.2f}–{one.high / other.low:.2f} by the ends of both intervals"
-    return f"{one.value / other.value:.2f} times ({widest})"
+def times(fast: Row, slow: Row, result: Result) -> str:
+    """`2.71 times (2.52–2.86)`, batch by batch."""
+    found = Speeds(result.by_round).ratio(slow.name, fast.name, THROUGHPUT)
+    assert found is not None
+    return f"{found.value:.2f} times ({found.low:.2f}–{found.high:.2f})"
 
 
 def value(row: Row, reading: str) -> float:

@@ -11,7 +11,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Better = Literal["higher", "lower"]
-Prefer = Literal["quality", "latency", "size", "cost"]
+Prefer = Literal["quality", "latency", "throughput", "size", "cost"]
+PREFERRED: dict[Prefer, str] = {"latency": "latency_p50_ms", "throughput": "throughput_rows_per_s", "size": "size_mb",
+                                "cost": "fit_seconds"}
+"""what is preferred, other than quality → its reading"""
 
 
 class Record(BaseModel):

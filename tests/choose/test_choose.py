@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,10 +51,11 @@ def test_no_limit_binds_when_the_pick_is_the_same_without() -> None:
     assert choose(rows, predictions(rows, 380, 379), TRUTH, [limit("latency_p50_ms <= 8")], "quality").binding_limit is None
 
 
-@pytest.mark.parametrize(("prefer", "picked"), [("latency", "head"), ("size", "lora"), ("cost", "prompt")])
+@pytest.mark.parametrize(("prefer", "picked"), [("latency", "head"), ("throughput", "prefix"), ("size", "lora"),
+                                                   ("cost", "prompt")])
 def test_other_preferences_take_the_least(prefer: Prefer, picked: str) -> None:
-    rows = [row("full"), row("head", ms=2), row("lora", mb=20), row("prompt", fit=5)]
-    choice = choose(rows, predictions(rows, 380, 340, 379, 378), TRUTH, [], prefer)
+    rows = [row("full"), row("head", ms=2), row("lora", mb=20), row("prompt", fit=5), row("prefix", rate=300)]
+    choice = choose(rows, predictions(rows, 380, 340, 379, 378, 377), TRUTH, [], prefer)
     assert choice.picked == f"{picked}@onnx_runtime"
 
 
@@ -139,6 +142,19 @@ def test_speeds_are_compared_round_by_round_where_the_rounds_are_known() -> None
     assert choose(rows, predictions(rows, 380, 380), TRUTH, [], "latency", by_round=times).picked == "lora@onnx_runtime"
 
 
+def test_who_prefers_throughput_is_told_of_batches_compared_round_by_round() -> None:
+    """One is faster alone, the other in batches; the batches differ in length by a factor of two."""
+    moods = [1.0, 2.0] * 6
+    rows = [row("full", ms=5, rate=100, mb=90), row("full", "int8", ms=8, rate=130, mb=20)]
+    times = {each.name: turns(ms, moods, bulk=1000 / rate) for each, ms, rate in zip(rows, (5, 8), (100, 130), strict=True)}
+    found = choose(rows, predictions(rows, 380, 380), TRUTH, [], "throughput", by_round=times)
+    assert found.picked == "full+int8@onnx_runtime"
+    assert reasons(found)["full@onnx_runtime"] == "1.3× slower in bulk (1.3–1.3) than full+int8@onnx_runtime"
+    assert "130 rows/s" in found.sentence
+    assert "is 1.3× faster in bulk (1.3–1.3) and 4.5× smaller" in found.sentence
+    assert choose(rows, predictions(rows, 380, 380), TRUTH, [], "latency", by_round=times).picked == "full@onnx_runtime"
+
+
 def test_a_speed_that_the_rounds_do_not_tell_apart_is_called_equal() -> None:
     rows = [row("full", ms=10, mb=90), row("lora", ms=10.3, mb=90)]
     times = {rows[0].name: turns(10, [1, 1.1, 1, 1.1, 1, 1]), rows[1].name: turns(10, [1.1, 1, 1.1, 1, 1, 1])}
@@ -193,7 +209,8 @@ names = st.lists(st.tuples(st.sampled_from(["full", "lora", "head", "prefix"]), 
 @st.composite
 def races(draw: st.DrawFn) -> tuple[list[Row], dict[str, tuple[int, ...]], tuple[int, ...]]:
     number = st.sampled_from([1.0, 2.0, 5.0, 8.0, 20.0])
-    rows = [row(*name, ms=draw(st.one_of(st.none(), number)), mb=draw(number), fit=draw(number)) for name in draw(names)]
+    rows = [row(*name, ms=draw(st.one_of(st.none(), number)), mb=draw(number), fit=draw(number), rate=draw(number))
+            for name in draw(names)]
     given_ = {each.name: right(draw(st.integers(0, 60)), draw(st.integers(0, 59)), 60) for each in rows}
     return rows, given_, (0,) * 60
 
@@ -201,7 +218,7 @@ def races(draw: st.DrawFn) -> tuple[list[Row], dict[str, tuple[int, ...]], tuple
 limits = st.lists(st.builds(Limit, reading=st.sampled_from(["latency_p50_ms", "size_mb", "fit_seconds"]),
                             op=st.sampled_from(["<=", "<", ">=", ">"]), value=st.sampled_from([0.5, 1.0, 3.0, 8.0, 30.0])),
                   max_size=3)
-preferences = st.sampled_from(["quality", "latency", "size", "cost"])
+preferences = st.sampled_from(get_args(Prefer))
 
 
 @settings(max_examples=150, deadline=None)

@@ -49,6 +49,7 @@ CASES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "model no folder": (HEAD + "model: ./nowhere\n", ("study.yaml:3: model", "'./nowhere'")),
     "unknown task": (HEAD + "task: text-clasification\n", ("study.yaml:3: task", "Did you mean 'text_classification'?")),
     "unknown prefer": (HEAD + "prefer: speed\n", ("study.yaml:3: prefer", "'speed'", "latency")),
+    "throughput of text": (HEAD + "task: causal_lm\nprefer: throughput\n", ("study.yaml:4: prefer", "'throughput'", "latency")),
     "negative seed": (HEAD + "seed: -1\n", ("study.yaml:3: seed", "'-1'", "from 0")),
     "seed a text": (HEAD + "seed: zero\n", ("study.yaml:3: seed", "'zero'")),
     # data

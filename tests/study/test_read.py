@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -17,7 +17,7 @@ from tests.study.faults import says
 
 from trimtune import parts
 from trimtune.errors import TrimtuneError
-from trimtune.records import Limit, Study, Use
+from trimtune.records import Limit, Prefer, Study, Use
 from trimtune.study import limits, read
 from trimtune.study.schema import schema
 from trimtune.study.uses import able
@@ -147,7 +147,7 @@ STUDIES = st.fixed_dictionaries(
         "require": st.dictionaries(st.sampled_from(["size_mb", "latency_p50_ms", "fit_seconds"]),
                                    st.builds("{} {!r}".format, st.sampled_from(["<=", ">=", "<", ">"]), st.floats(0, 1e9)),
                                    max_size=2),
-        "prefer": st.sampled_from(["quality", "latency", "size", "cost"]), "seed": st.integers(0, 2**32 - 1)})
+        "prefer": st.sampled_from(get_args(Prefer)), "seed": st.integers(0, 2**32 - 1)})
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ from trimtune.choose.bounds import Bound, bounds_of
 from trimtune.choose.compare import Compared
 from trimtune.choose.limits import broken, check, nearest
 from trimtune.choose.paired import comparison
-from trimtune.choose.rank import READING, best_scored, least, pick
-from trimtune.choose.speeds import Speeds
+from trimtune.choose.rank import READING, best_scored, pick
+from trimtune.choose.speeds import Speeds, least
 from trimtune.choose.verdict import verdicts as judge
 from trimtune.records import Limit, Prefer
 from trimtune.results import Baseline, Choice, Rejection, Row, Turns
@@ -44,9 +44,9 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
         rivals: what was made of the next smaller model. Never picked; the first sentence says if one of them would do.
 
     Raises:
-        TrimtuneError: a limit names no reading, or predictions and test rows don't match.
+        TrimtuneError: a limit or the preference names no reading, or predictions and test rows don't match.
     """
-    check(require, rows)
+    check(require, rows, prefer)
     measured = [row for row in rows if row.status == "measured"]
     if not measured:
         return Choice(picked=None, runner_up=None, binding_limit=None, sentence=explain.nothing_measured(rows),

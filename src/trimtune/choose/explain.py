@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from trimtune.choose.bounds import Bound
 from trimtune.choose.compare import Compared
 from trimtune.choose.limits import broken, excess, figure, reason, relaxed
-from trimtune.choose.rank import READING, least
-from trimtune.choose.speeds import LATENCY, Speeds
+from trimtune.choose.rank import READING
+from trimtune.choose.speeds import LATENCY, THROUGHPUT, Speeds, least
 from trimtune.choose.wording import LESS, MOST, ahead, best_of, by, count, percent, quality, ratio, said, seconds, units
 from trimtune.records import Prefer
 from trimtune.results import Row
@@ -23,20 +23,22 @@ def taken(picked: Row, second: Row | None, best: Row, inside: Sequence[Row], mea
     clauses += filter(None, (_trimming(picked, inside, compared, prefer, speeds), _cheapest(picked, inside, compared, prefer)))
     if not clauses and second is not None:
         clauses.append(f"the next one would be {second.name}")
-    first = f"Take {picked.name}: {_facts(picked, compared)}, {_standing(picked, best, inside, measured, compared, prefer)}."
+    standing = _standing(picked, best, inside, measured, compared, prefer)
+    first = f"Take {picked.name}: {_facts(picked, compared, prefer)}, {standing}."
     if not clauses:
         return first
     after = "; ".join(clauses[:2])
     return f"{first} {after[0].upper()}{after[1:]}."
 
 
-def _facts(row: Row, compared: Compared) -> str:
+def _facts(row: Row, compared: Compared, prefer: Prefer) -> str:
     found = row.readings.get(quality(compared))
     ends = [end for end in (found.low, found.high) if end is not None] if found else []
     low, high = (percent(end) if quality(compared) == "accuracy" else figure(end) for end in ends) if len(ends) == 2 else ("", "")
     interval = f" (95% interval {low} to {high})" if low else ""
     per = "ms per row" if quality(compared) == "accuracy" else "ms per answer"
-    rest = [f"{figure(value)} {unit}" for reading, unit in (("latency_p50_ms", per), ("size_mb", "MB"))
+    speed = (THROUGHPUT, "rows/s") if prefer == "throughput" else (LATENCY, per)
+    rest = [f"{figure(value)} {unit}" for reading, unit in (speed, ("size_mb", "MB"))
             if (value := row.value(reading)) is not None]
     return ", ".join([f"{said(compared, row.name)}{interval}", *rest])
 
@@ -59,8 +61,9 @@ def _standing(picked: Row, best: Row, inside: Sequence[Row], measured: Sequence[
 def _trimming(picked: Row, inside: Sequence[Row], compared: Compared, prefer: Prefer, speeds: Speeds) -> str:
     """What trimming gained, or that it gained nothing."""
     trimmed = [row for row in inside if not plain(row)]
+    timed = THROUGHPUT if prefer == "throughput" else LATENCY
     if plain(picked):
-        said_ = {"quality": "as good and faster", "latency": "faster", "size": "smaller"}.get(prefer)
+        said_ = {"quality": "as good and faster", "cost": ""}.get(prefer, LESS[READING[prefer]])
         many = f"none of the {len(trimmed)} trimmed candidates" if len(trimmed) > 1 else "the one trimmed candidate isn't"
         verb = " is " if len(trimmed) > 1 else " "
         what = "size" if prefer == "size" else "speed"
@@ -69,11 +72,11 @@ def _trimming(picked: Row, inside: Sequence[Row], compared: Compared, prefer: Pr
                     and row.candidate.engine == picked.candidate.engine), None)
     if sibling is None or not compared.difference(sibling.name, picked.name).tied:
         return ""
-    speed = ratio(sibling, picked, LATENCY, LESS, speeds) if speeds.faster(picked, sibling) else ""
+    speed = ratio(sibling, picked, timed, LESS, speeds) if speeds.faster(picked, sibling, timed) else ""
     size = ratio(sibling, picked, "size_mb", LESS, speeds)
     if speed:
         return f"it ties in {quality(compared)} with the plain {sibling.name} and is {' and '.join(filter(None, (speed, size)))}"
-    fast = "faster" if speeds.faster(sibling, picked) else "as fast, as far as can be told"
+    fast = "faster" if speeds.faster(sibling, picked, timed) else "as fast, as far as can be told"
     return (f"no gain here in speed from trimming: the plain {sibling.name} is as good and {fast}"
             + (f", though {picked.name} is {size}" if size else ""))
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from trimtune.choose.compare import Compared
-from trimtune.choose.speeds import LATENCY, Speeds, overlap
-from trimtune.records import Prefer
+from trimtune.choose.speeds import LATENCY, TIMED, Speeds, least, overlap
+from trimtune.records import PREFERRED, Prefer
 from trimtune.results import Row
 
-READING: dict[Prefer, str] = {"quality": LATENCY, "latency": LATENCY, "size": "size_mb", "cost": "fit_seconds"}
+READING: dict[Prefer, str] = {"quality": LATENCY, **PREFERRED}
 """what decides between candidates of equal standing; for all but quality it is what is preferred itself"""
 
 NOISE = {"size_mb": 0.01, "fit_seconds": 0.1}
@@ -24,7 +23,7 @@ def pick(inside: Sequence[Row], compared: Compared, prefer: Prefer, speeds: Spee
     quality: of those to whom no other inside is significantly better, the fastest; of those that can't be told from it in speed
     the smallest, then the one with the least latency, then by name.
     Widening the limits only adds candidates, so the new pick is never significantly worse than the old one, which is
-    still among them. latency, size, cost: of those that equal the least within noise, the best, then the faster.
+    still among them. latency, throughput, size, cost: of those that equal the least within noise, the best, then the faster.
     """
     if prefer == "quality":
         level = least_of(unbeaten(inside, compared), LATENCY, speeds)
@@ -35,18 +34,18 @@ def pick(inside: Sequence[Row], compared: Compared, prefer: Prefer, speeds: Spee
 
 
 def least_of(rows: Sequence[Row], reading: str, speeds: Speeds) -> list[Row]:
-    """Those that can't be told from the lowest one in a reading; of latency, those that no other is shown to be faster than."""
+    """Those that can't be told from the best one in a reading; of speeds, those that no other is shown to be faster than."""
     ordered = sorted(rows, key=lambda row: least(row, reading))
-    if reading == LATENCY:
-        near = [row for row in ordered if not speeds.faster(ordered[0], row)]
-        return [row for row in near if not any(speeds.faster(other, row) for other in near)] or near
+    if reading in TIMED:
+        near = [row for row in ordered if not speeds.faster(ordered[0], row, reading)]
+        return [row for row in near if not any(speeds.faster(other, row, reading) for other in near)] or near
     return [row for row in ordered if equal(row, ordered[0], reading, speeds)]
 
 
 def equal(row: Row, lowest: Row, reading: str, speeds: Speeds) -> bool:
     """Whether a reading can't be told from the lowest one: it isn't shown to be slower, or is above it by noise at most."""
-    if reading == LATENCY:
-        return not speeds.faster(lowest, row)
+    if reading in TIMED:
+        return not speeds.faster(lowest, row, reading)
     one, other = least(row, reading), least(lowest, reading)
     return one <= other * (1 + NOISE[reading]) or overlap(row.readings.get(reading), lowest.readings.get(reading))
 
@@ -60,9 +59,3 @@ def unbeaten(inside: Sequence[Row], compared: Compared) -> list[Row]:
 
 def best_scored(rows: Sequence[Row], compared: Compared) -> Row:
     return min(rows, key=lambda row: (-compared.score(row.name), least(row, LATENCY), row.name))
-
-
-def least(row: Row, reading: str) -> float:
-    """A reading's value for sorting: one that is absent comes last."""
-    value = row.value(reading)
-    return math.inf if value is None else value

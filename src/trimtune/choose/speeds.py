@@ -2,13 +2,15 @@
 
     ratio = median over rounds r of  (median_i t_A[r, i] / median_i t_B[r, i])      t in ms; i: rows of r that both answered
 
+t is the time of one row answered alone, or that of a row when many are answered together, which has one figure per round.
+
 The 95% interval is a bootstrap (Efron & Tibshirani 1993, chapter 13): rounds are drawn with replacement, then rows inside each
 of them, the same draws for A and B. Of few rounds such percentiles are too narrow; so they are taken at Φ(±√(R / (R − 1)) · t)
 for R rounds, t being Student's 97.5% point with R − 1 degrees of freedom (Hesterberg 2014, arXiv 1411.5279: the expanded
 percentile interval).
 
 Two processes of one artifact differ for as long as they live (where their memory lies): by 1.5% in standard deviation on 2
-cores of a Zen 4. Rounds can't show that, so it is added to the interval, in squares.
+cores of a Zen 4, one row at a time. Rounds can't show that, so it is added to the interval, in squares.
 
 Candidates of two sessions never stood side by side: their rounds are drawn apart, and the ends of the interval are moved outward
 by as much as the pace had changed for the candidate that was in both.
@@ -20,6 +22,7 @@ to its last: no number of rounds shows that. So the ends are moved outward by wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -28,11 +31,12 @@ from zlib import crc32
 import numpy as np
 
 from trimtune.measure._intervals import Z95
-from trimtune.records import Reading
+from trimtune.records import PREFERRED, Reading
 from trimtune.results import Row, Turns
 
-LATENCY = "latency_p50_ms"
-"""the reading that is compared so"""
+LATENCY, THROUGHPUT = PREFERRED["latency"], PREFERRED["throughput"]
+TIMED = {LATENCY: "ms", THROUGHPUT: "bulk_ms"}
+"""readings that are compared so → where their times stand among a candidate's turns"""
 RESAMPLES = 2000
 _PROCESS = 0.015
 """standard deviation of the logarithm of two processes' times, where both run one artifact"""
@@ -57,16 +61,17 @@ class Speeds:
 
     turns: Mapping[str, Turns]
 
-    def ratio(self, first: str, second: str) -> Ratio | None:
+    def ratio(self, first: str, second: str, reading: str = LATENCY) -> Ratio | None:
         """How many times as long the first one takes; None where the rounds of one of them aren't known."""
-        if not self._known(first) or not self._known(second):
+        ms, theirs_ms = self._ms(first, reading), self._ms(second, reading)
+        if not ms or not theirs_ms:
             return None
         one, other = self.turns[first], self.turns[second]
-        beside = one.session == other.session and len(one.ms) == len(other.ms)
+        beside = one.session == other.session and len(ms) == len(theirs_ms)
         # a slow one's turn may have been cut: the rows that it didn't reach are left out of the other's as well
-        counts = tuple(min(len(mine), len(theirs)) for mine, theirs in zip(one.ms, other.ms, strict=True)) if beside else ()
-        middle_one, middle_other = _middles(_cut(one.ms, counts)), _middles(_cut(other.ms, counts))
-        drawn_one, drawn_other = self._drawn(first, counts), self._drawn(second, counts)
+        counts = tuple(min(len(mine), len(theirs)) for mine, theirs in zip(ms, theirs_ms, strict=True)) if beside else ()
+        middle_one, middle_other = _middles(_cut(ms, counts)), _middles(_cut(theirs_ms, counts))
+        drawn_one, drawn_other = self._drawn(first, counts, reading), self._drawn(second, counts, reading)
         if beside:
             middle, drawn_B, moved = np.median(middle_one - middle_other), np.median(drawn_one - drawn_other, axis=1), 0.0
         else:
@@ -74,37 +79,46 @@ class Speeds:
             drawn_B = np.median(drawn_one, axis=1) - np.median(drawn_other, axis=1)
             moved = float(np.abs(np.log([one.drift, other.drift])).sum())
         moved += float(np.log(max(one.slowed, other.slowed)))
-        low, high = np.quantile(drawn_B, _percentiles(min(len(one.ms), len(other.ms))))
+        low, high = np.quantile(drawn_B, _percentiles(min(len(ms), len(theirs_ms))))
         low = middle - np.hypot(max(0, middle - low), Z95 * _PROCESS) - moved
         high = middle + np.hypot(max(0, high - middle), Z95 * _PROCESS) + moved
         return Ratio(*(float(np.exp(each)) for each in (middle, low, high)))
 
-    def faster(self, first: Row, second: Row) -> bool:
+    def faster(self, first: Row, second: Row, reading: str = LATENCY) -> bool:
         """Whether the first one is shown to be faster; one without a reading is slower than any that has one."""
-        one, other = first.value(LATENCY), second.value(LATENCY)
-        if one is None or other is None:
-            return one is not None and other is None
-        found = self.ratio(first.name, second.name)
+        one, other = least(first, reading), least(second, reading)
+        if math.isinf(one) or math.isinf(other):
+            return one < other
+        found = self.ratio(first.name, second.name, reading)
         if found:
             return found.high < 1
-        return one < other and not overlap(first.readings[LATENCY], second.readings[LATENCY])
+        return one < other and not overlap(first.readings[reading], second.readings[reading])
 
-    def _known(self, name: str) -> bool:
-        return name in self.turns and len(self.turns[name].ms) > 1 and all(self.turns[name].ms)
+    def _ms(self, name: str, reading: str) -> tuple[tuple[float, ...], ...]:
+        """The times of each round, where they are known."""
+        ms: tuple[tuple[float, ...], ...] = getattr(self.turns[name], TIMED[reading]) if name in self.turns else ()
+        return ms if len(ms) > 1 and all(ms) else ()
 
-    def _drawn(self, name: str, counts: tuple[int, ...]) -> np.ndarray:
+    def _drawn(self, name: str, counts: tuple[int, ...], reading: str) -> np.ndarray:
         """What `_middles` is of drawn rounds, and of rows drawn inside them, [B, R]. It is asked for in many pairs."""
-        turns = self.turns[name]
-        ms = _cut(turns.ms, counts)
-        key = name, tuple(map(len, ms))
+        ms = _cut(self._ms(name, reading), counts)
+        key = name, reading, tuple(map(len, ms))
         if key not in self._kept:
-            longest = max(len(times) for each in self.turns.values() for times in each.ms)
-            self._kept[key] = _drawn_middles(ms, *_draws(turns.session, len(ms), longest))
+            longest = max(len(times) for other in self.turns for times in self._ms(other, reading))
+            self._kept[key] = _drawn_middles(ms, *_draws(self.turns[name].session, len(ms), longest))
         return self._kept[key]
 
     @cached_property
-    def _kept(self) -> dict[tuple[str, tuple[int, ...]], np.ndarray]:
+    def _kept(self) -> dict[tuple[str, str, tuple[int, ...]], np.ndarray]:
         return {}
+
+
+def least(row: Row, reading: str) -> float:
+    """A reading's value for sorting, the best one first: one that is absent comes last."""
+    found = row.readings.get(reading)
+    if found is None or found.value is None:
+        return math.inf
+    return found.value if found.better == "lower" else 1 / found.value if found.value > 0 else math.inf
 
 
 def _cut(ms: Sequence[Sequence[float]], counts: Sequence[int]) -> Sequence[Sequence[float]]:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from trimtune.choose.bleu import Texts
 from trimtune.choose.compare import Compared
 from trimtune.choose.likelihood import Likelihoods
 from trimtune.choose.limits import figure
-from trimtune.choose.speeds import LATENCY, Ratio, Speeds, overlap
+from trimtune.choose.speeds import LATENCY, THROUGHPUT, TIMED, Ratio, Speeds, least, overlap
 from trimtune.results import Row
 from trimtune.tasks._perplexity import perplexity
 
-MORE = {"latency_p50_ms": "slower", "size_mb": "larger", "fit_seconds": "longer to tune"}
-LESS = {"latency_p50_ms": "faster", "size_mb": "smaller", "fit_seconds": "cheaper to tune"}
-MOST = {"latency_p50_ms": "fastest", "size_mb": "smallest", "fit_seconds": "cheapest to tune"}
+MORE = {LATENCY: "slower", THROUGHPUT: "slower in bulk", "size_mb": "larger", "fit_seconds": "longer to tune"}
+LESS = {LATENCY: "faster", THROUGHPUT: "faster in bulk", "size_mb": "smaller", "fit_seconds": "cheaper to tune"}
+MOST = {LATENCY: "fastest", THROUGHPUT: "fastest in bulk", "size_mb": "smallest", "fit_seconds": "cheapest to tune"}
 
 
 def ratio(row: Row, other: Row, reading: str, words: dict[str, str], speeds: Speeds) -> str:
-    """`1.8× slower (1.7–1.9)`, `3% larger`; empty where `row`'s reading isn't above `other`'s, or isn't shown to be.
+    """`1.8× slower (1.7–1.9)`, `3% larger`; empty where `row`'s reading isn't worse than `other`'s, or isn't shown to be.
 
     Of results without rounds, that it isn't shown to be is said.
     """
-    high, low = row.value(reading), other.value(reading)
-    if high is None or low is None:
+    high, low = least(row, reading), least(other, reading)
+    if math.isinf(high) or math.isinf(low):
         return ""
-    if reading == LATENCY and (found := speeds.ratio(row.name, other.name)):
+    if reading in TIMED and (found := speeds.ratio(row.name, other.name, reading)):
         return f"{_much(found.value, words)} {words[reading]} ({_ends(found, words)})" if found.low > 1 else ""
     if high <= low:
         return ""

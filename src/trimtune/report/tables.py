@@ -10,7 +10,7 @@ from trimtune.choose.bounds import Bound, bounds_of
 from trimtune.choose.compare import Difference
 from trimtune.choose.limits import broken, unjudged
 from trimtune.choose.paired import comparison
-from trimtune.records import Reading
+from trimtune.records import PREFERRED, Reading
 from trimtune.report import words
 from trimtune.results import Baseline, ChainSearch, ChainTry, Result, Row
 
@@ -27,7 +27,6 @@ _WHERE_ASKED = ("format_valid", "forgetting")
 _OF_BASELINES = {"accuracy": (*QUALITY, "fit_seconds", "size_mb"),
                  "perplexity": ("perplexity", "bleu", "rouge_l", "exact_match", "number_match", "format_valid", "fit_seconds",
                                 "size_mb")}
-_PREFERRED = {"latency": "latency_p50_ms", "size": "size_mb", "cost": "fit_seconds"}
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _order(result: Result, row: Row) -> tuple[int, float]:
         return 4, 0.0
     if group == 2 and not inside_limits(result, row):
         group = 3
-    reading = row.readings.get(_PREFERRED.get(result.study.prefer, "")) or row.readings.get(metric(result))
+    reading = row.readings.get(PREFERRED.get(result.study.prefer, "")) or row.readings.get(metric(result))
     return group, _rank(reading)
 
 

@@ -14,7 +14,7 @@ from trimtune.records import Budget, DataSpec, Fit
 from trimtune.results import DataFacts
 from trimtune.study import data, language, sources
 from trimtune.study.formats import COMPLETION
-from trimtune.study.read import MODEL, TASK, TRIM, TUNE
+from trimtune.study.read import MODEL, TASK, TRIM, TUNE, preferences
 from trimtune.study.text_file import shown
 from trimtune.study.uses import able
 
@@ -134,7 +134,7 @@ budget: {{trials: {budget.trials}, seeds: {budget.seeds}, minutes: {budget.minut
 
 # Limits that the choice must hold, such as:
 # require: {{size_mb: "<= 30", latency_p50_ms: "<= 8", {loss}}}    # parent: the same without trims
-prefer: quality    # what decides among those inside the limits: quality, latency, size or cost
+prefer: quality    # what decides among those inside the limits: {', '.join(preferences(task.replace('-', '_')))}
 seed: 0
 """
 

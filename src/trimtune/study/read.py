@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 
 from trimtune import parts
 from trimtune.errors import TrimtuneError, unknown
-from trimtune.records import Auto, Budget, Fit, Prefer, Study, Use
+from trimtune.records import PREFERRED, Auto, Budget, Fit, Prefer, Study, Use
 from trimtune.study import document, limits, sources
 from trimtune.study.check import check, kind_of, quoted
 from trimtune.study.document import Place
@@ -77,7 +77,7 @@ def _study(given: dict[str, Any], place: Place, folder: Path) -> Study:
         engine=uses("engine", given["engine"], task, place / "engine") if "engine" in given else _engines_here(task, place),
         budget=check(Budget, given.get("budget"), place / "budget", "budget: {trials: 6, seeds: 3, minutes: 20}"),
         require=limits.read(given.get("require"), place / "require", task, rows["data"]),
-        prefer=_prefer(given.get("prefer", "quality"), place / "prefer"))
+        prefer=_prefer(given.get("prefer", "quality"), task, place / "prefer"))
     refuse_packing(study.fit.packing, task, study.tune, place / "fit" / "packing")
     return _skipping(given.get("skip"), place / "skip", study)
 
@@ -172,8 +172,14 @@ def _model(given: Any, folder: Path, place: Place, example: str = f"model: {MODE
     return name
 
 
-def _prefer(given: Any, place: Place) -> Prefer:
-    known = get_args(Prefer)
+def preferences(task: str) -> tuple[Prefer, ...]:
+    """What may decide between the candidates of a study with this task."""
+    readings = limits.known(task)
+    return tuple(name for name in get_args(Prefer) if PREFERRED.get(name, "size_mb") in readings)
+
+
+def _prefer(given: Any, task: str, place: Place) -> Prefer:
+    known = preferences(task)
     if given not in known:
         raise unknown("preference", given if isinstance(given, str) else json.dumps(given), known, str(place),
                       "Write one of these.")
