@@ -15,7 +15,7 @@ from trimtune.errors import TrimtuneError
 from trimtune.study import data
 from trimtune.study.read import read
 from trimtune.tasks import text_classification as task
-from trimtune.trim import _student, distill
+from trimtune.trim import _student, distill, prune_vocabulary
 from trimtune.tune import boundary, distilling
 from trimtune.tune.recovery import Setting
 
@@ -62,13 +62,8 @@ def test_before_the_fit_it_answers_as_the_layers_that_it_kept(kind: str, tuned: 
 def test_the_student_comes_to_answer_and_to_see_as_its_teacher(tuned: Callable[[str], Path], helpdesk_rows: Path,
                                                               tmp_path: Path) -> None:
     """Answers alone bring it to the teacher's answers; only states bring it to the teacher's states."""
-    source, rows = tuned("full"), data.load(helpdesk_rows)
-    teacher = task.load_model(source)
-
-    def as_answered(split: data.Split) -> data.Split:  # the teacher's head is random, so the true labels would lead elsewhere
-        return data.Split(split.texts, logits(teacher, source, split.texts).argmax(-1).tolist())
-
-    data.save(data.Rows(as_answered(rows.train), as_answered(rows.validation), rows.test, rows.facts), tmp_path / "rows")
+    source = tuned("full")
+    teacher, rows = task.load_model(source), answered_by(source, helpdesk_rows, tmp_path / "rows")
     wanted, apart, off = logits(teacher, source, rows.train.texts).log_softmax(-1), [], []
     for name, config in {"unfitted": {"epochs": 0}, "answers": {"states": 0}, "states": {"states": 3}}.items():
         distill.run(tmp_path / name, source, {"layers": 2, "epochs": 3, "learning_rate": 3e-4, "teacher": 1, **config},
@@ -82,6 +77,55 @@ def test_the_student_comes_to_answer_and_to_see_as_its_teacher(tuned: Callable[[
         off.append(float(distilling.distance(mine[0], theirs[0], [1] * len(rows.train))))
     assert max(apart[1:]) < 0.8 * apart[0]
     assert off[2] < 0.8 * min(off[:2])
+
+
+def answered_by(source: Path, rows_folder: Path, folder: Path) -> data.Rows:
+    """The rows with this model's answers as labels: its head is random, so the true ones would lead elsewhere."""
+    model, rows = task.load_model(source), data.load(rows_folder)
+    train, validation = (data.Split(split.texts, logits(model, source, split.texts).argmax(-1).tolist())
+                         for split in (rows.train, rows.validation))
+    found = data.Rows(train, validation, rows.test, rows.facts)
+    data.save(found, folder)
+    return found
+
+
+@pytest.mark.slow
+def test_a_student_by_name_reads_with_its_own_tokenizer_and_learns_the_answers(
+        tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
+    """The student numbers its tokens otherwise than its teacher, and has no head for these labels."""
+    source, small, other = tuned("full"), tmp_path / "small", tmp_path / "other"
+    setting = Setting(tmp_path / "rows", max_length=16, batch_size=8, precision="fp32")
+    rows = answered_by(source, helpdesk_rows, tmp_path / "rows")
+    distill.run(small, source, {"layers": 2, "epochs": 0}, setting)
+    prune_vocabulary.run(other, small, {"keep": 100}, setting)
+    task.describe_base(other, ["yes", "no"])
+    wanted = logits(task.load_model(source), source, rows.train.texts).log_softmax(-1)
+    apart = []
+    for epochs in (0, 3):
+        facts = distill.run(tmp_path / str(epochs), source, {"student": str(other), "epochs": epochs, "teacher": 1}, setting)
+        found = logits(task.load_model(tmp_path / str(epochs)), tmp_path / str(epochs), rows.train.texts).log_softmax(-1)
+        apart.append(float((wanted.exp() * (wanted - found)).sum(-1).mean()))
+    assert facts["student"] == str(other)
+    assert facts["parameters"] < facts["parameters_before"]
+    assert task.load_tokenizer(tmp_path / "3").get_vocab() == task.load_tokenizer(other).get_vocab()
+    assert json.loads((tmp_path / "3" / "config.json").read_text())["id2label"]["11"] == rows.facts.labels[11]
+    assert apart[1] < 0.7 * apart[0]
+
+
+def test_a_student_by_name_is_one_that_can_be_found(tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text("name: s\ndata: helpdesk\ntune: [full]\ntrim: [{distill: {student: ./small}}]\nengine: [torch_eager]\n")
+    with pytest.raises(TrimtuneError, match=r"study.yaml:4: trim\[0\].distill.student: './small' is no folder, no hub id"):
+        read(study)
+    (tmp_path / "small").mkdir()
+    use = read(study).trim[1][0]
+    assert use.config["student"] == str(tmp_path / "small")
+    assert use.label == "distill(student=./small)"
+    study.write_text(study.read_text().replace("./small", "minilm, layers: 2"))
+    with pytest.raises(TrimtuneError, match="a student by name has its own layers"):
+        read(study)
+    with pytest.raises(TrimtuneError, match="student: minilm was given for the task causal_lm"):
+        distill.run(tmp_path, tmp_path, {"student": "minilm"}, Setting(tmp_path, task="causal_lm"))
 
 
 @pytest.mark.slow

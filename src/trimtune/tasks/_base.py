@@ -32,10 +32,10 @@ def base_of(study: Study, labels: Sequence[str], store: Store) -> Artifact:
         raise TrimtuneError(f"model: {source} is what a trim left: its layers have other shapes than its config says.",
                             "Allowed: a model that plain transformers reads.",
                             "Give the model that it was cut from, and name its trims in the study's `trim`.")
-    config = {"files": {path.name: sha256(path) for path in _files(source)}, "labels": list(labels)}
+    config = {"files": {path.name: sha256(path) for path in files_of(source)}, "labels": list(labels)}
     arguments = {"source": source, "task": study.task, "labels": list(labels), "name": study.model}
     code = parts.source_hash("task", study.task)
-    return store.step("base", study.task, _copy, arguments, config=config, code=code)
+    return store.step("base", study.task, copy, arguments, config=config, code=code)
 
 
 def reading_of(study: Study, rows: Artifact) -> dict[str, Any]:
@@ -44,8 +44,9 @@ def reading_of(study: Study, rows: Artifact) -> dict[str, Any]:
     return found
 
 
-def _copy(folder: Path, *, source: Path, task: str, labels: Sequence[str], name: str) -> dict[str, Any]:
-    for path in _files(source):
+def copy(folder: Path, *, source: Path, task: str, labels: Sequence[str], name: str) -> dict[str, Any]:
+    """Make `folder` the pretrained model of `source` with these labels. Returns facts of it."""
+    for path in files_of(source):
         try:
             os.link(path.resolve(), folder / path.name)
         except OSError:
@@ -56,7 +57,8 @@ def _copy(folder: Path, *, source: Path, task: str, labels: Sequence[str], name:
     return {"name": name, "parameters": _parameters(folder / WEIGHTS), "drawn_at_random": drawn}
 
 
-def _files(source: Path) -> list[Path]:
+def files_of(source: Path) -> list[Path]:
+    """Those that make a pretrained model's folder."""
     return sorted(path for path in source.iterdir() if path.is_file() and path.suffix in SUFFIXES and path.name not in _OF_A_FIT)
 
 

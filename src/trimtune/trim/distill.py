@@ -1,4 +1,5 @@
-"""distill: a student with fewer layers, cut out of its teacher (the model as it was) and fitted to what the teacher answers.
+"""distill: a student with fewer layers, cut out of its teacher (the model as it was), or a smaller pretrained model by name,
+fitted to what the teacher answers.
 
 Use it where latency counts most: with half its layers MiniLM took 0.58 of its time per row in PyTorch; int8 may follow. Not where
 bytes count alone (embeddings stay: 70 of MiniLM's 91 MB did), nor where a point of accuracy is dear and prune_ffn is enough.
@@ -20,6 +21,9 @@ seconds and brought MiniLM no accuracy that 480 and 1,821 test rows could tell, 
 for which the teacher is asked once per row: 86.0% of 480 test rows with it, 87.1% without (one seed). `unlabelled` texts and
 changed `copies` of rows have no label: only the teacher's part of the loss counts for them.
 
+A `student` by name keeps its own tokenizer, vocabulary and layers; only answers pass from one to the other, so the two may be of
+different families. Its head is drawn with the seed.
+
 `config.num_hidden_layers` tells any loader: the folder is plain transformers. LoRA is merged first; a prompt stays beside the
 student; of a prefix the keys and values of the layers that stay do. It refuses models without a list of equal layers
 (ALBERT) and as many layers as there are with all their neurons, which would be no trim; `attention` where a model's own isn't the
@@ -29,14 +33,17 @@ plain one by transformers' attention functions (MPNet, Gemma 2; BERT, DistilBERT
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from trimtune import parts
 from trimtune.errors import TrimtuneError
-from trimtune.study import sources, unlabelled
+from trimtune.study import model, sources, unlabelled
 from trimtune.study.document import Place
+from trimtune.tasks import _base
 from trimtune.trim import _importance, _more_texts, _student, prune_ffn
 from trimtune.trim._model_folder import base_of, load, size, write
 from trimtune.tune.recovery import Setting, recover
@@ -58,6 +65,8 @@ class Config(BaseModel):
     layers: int | None = Field(None, ge=1, description="layers that the student keeps, evenly spread, the last one among them; "
                                                        "null: half of them")
     ffn: float = Field(1.0, gt=0, le=1, description="share of each feed-forward block's neurons that it keeps, as by prune_ffn")
+    student: str | None = Field(None, description="a smaller pretrained model to teach instead of one cut out of the teacher: "
+                                                  "`minilm`, a folder or a hub id")
     epochs: int = Field(4, ge=0, le=1000, description="passes over the training rows and what is added to them; 0: no fit")
     learning_rate: float = Field(3e-4, gt=0, le=1, description="of the fit, which trains every weight of the student")
     teacher: float = Field(0.5, ge=0, le=1, description="share of the loss that the teacher's answers give; the labels the rest")
@@ -79,6 +88,18 @@ class Config(BaseModel):
         return path and str(sources.file_of(path, given.get("folder", Path()), str(where),
                                             f"a file of texts ({', '.join(endings)})", endings))
 
+    @field_validator("student")
+    @classmethod
+    def _is_named(cls, name: str | None, info: ValidationInfo) -> str | None:
+        given = info.context or {}
+        return name and model.named(name, given.get("folder", Path()), given.get("place", Place("distill")) / "student")
+
+    @model_validator(mode="after")
+    def _has_its_own_layers(self) -> Config:
+        if self.student and (self.layers or self.ffn < 1 or self.states or self.attention):
+            raise ValueError("a student by name has its own layers, so layers, ffn, states and attention can't be given with it")
+        return self
+
     @model_validator(mode="after")
     def _is_taught(self) -> Config:
         if (self.unlabelled or self.copies) and not (self.teacher or self.states or self.attention):
@@ -88,7 +109,8 @@ class Config(BaseModel):
 
 def files(config: dict[str, Any]) -> list[Path]:
     """What it reads beside the model and the rows."""
-    return [Path(config["unlabelled"])] if config["unlabelled"] else []
+    return [Path(config["unlabelled"])] * bool(config["unlabelled"]) + (
+        _base.files_of(model.locate(config["student"])) if config["student"] else [])
 
 
 def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) -> dict[str, Any]:
@@ -96,39 +118,73 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
 
     Returns:
         `kept` (the teacher's layers, from 0), `layers_before`, `layers`, `width` of the feed-forward blocks where they were cut,
-        `parameters_before`, `parameters`, `texts` (counts of labelled, unlabelled and copied) and the `recovery` fit's facts.
+        or `student`, its name; `parameters_before`, `parameters`, `texts` (counts of labelled, unlabelled and copied) and the
+        `recovery` fit's facts.
 
     Raises:
-        TrimtuneError: the architecture has no list of layers, or fewer than asked for; a file of texts can't be used.
+        TrimtuneError: the architecture has no list of layers, or fewer than asked for; a file of texts or a student by name can't
+            be used.
     """
     wanted, task = Config.model_validate(config), parts.load("task", setting.task)
-    _refuse_texts(wanted, setting.task)
-    student, teacher = load(source, task, attention="eager"), task.load_model(source)
+    _refuse(wanted, setting.task)
+    teacher = task.load_model(source)
+    if wanted.student:
+        with TemporaryDirectory() as scratch:
+            student, facts = _by_name(Path(scratch), wanted.student, task, setting)
+            return {**facts, "parameters_before": size(teacher),
+                    **_taught(folder, student, Path(scratch), wanted, setting, teacher, asks=source)}
+    student = load(source, task, attention="eager")
     before, count = size(student), len(_student.layers(student))
     kept = _student.spread(count, wanted.layers or -(-count // 2))
     if len(kept) == count and wanted.ffn == 1:
         raise TrimtuneError(f"distill: layers: {wanted.layers} was given, and all neurons stay.",
                             f"The model has {count} layers: allowed are 1 to {count - 1}, or {count} with ffn below 1.",
                             "Ask for fewer, or leave distill out.")
-    rows = task.rows.load(setting.rows)
     facts = _narrow(student, source, wanted.ffn, setting) if wanted.ffn < 1 else {}
     _student.keep(student, kept, task.AUTO_CLASS)
+    return {"kept": kept, "layers_before": count, "layers": len(kept), **facts, "parameters_before": before,
+            **_taught(folder, student, source, wanted, setting, teacher, stands_for=kept)}
+
+
+def _by_name(scratch: Path, name: str, task: ModuleType, setting: Setting) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """A pretrained model with a head for these labels; its folder is `scratch`."""
+    from trimtune.tune import fitting
+
+    rows = task.rows.load(setting.rows)
+    _base.copy(scratch, source=model.locate(name), task=setting.task, labels=rows.facts.labels, name=name)
+    fitting.set_seed(setting.seed)
+    student = load(scratch, task, attention="eager")
+    tokenizer = task.load_tokenizer(scratch)
+    texts = [text for split in (rows.train, rows.validation, rows.test) for text in split.texts]
+    fitting.refuse_long(base_of(student), setting.max_length, lambda: max(
+        map(len, tokenizer(texts, truncation=True, max_length=setting.max_length)["input_ids"])))
+    return student, {"student": name}
+
+
+def _taught(folder: Path, student: torch.nn.Module, source: Path, wanted: Config, setting: Setting, teacher: torch.nn.Module,
+            **passed: Any) -> dict[str, Any]:
+    """Fit the student, whose tokenizer lies in `source`, and write it."""
+    task = parts.load("task", setting.task)
+    rows = task.rows.load(setting.rows)
     more = _more_texts.fresh(Path(wanted.unlabelled), rows) if wanted.unlabelled else []
     mask = task.load_tokenizer(source).mask_token
     copied = _more_texts.copies(rows.train.texts, wanted.copies, mask, setting.seed) if wanted.copies else []
     recovery = {}
     if wanted.epochs:
         recovery = recover(student, source, setting, wanted.learning_rate, wanted.epochs, folder=folder, teacher=teacher,
-                           share=wanted.teacher, states=wanted.states, stands_for=kept, attention=wanted.attention,
-                           extra=[*more, *copied])
+                           share=wanted.teacher, states=wanted.states, attention=wanted.attention, extra=[*more, *copied],
+                           **passed)
     write(student, source, folder, task=task)
-    return {"kept": kept, "layers_before": count, "layers": len(kept), **facts, "parameters_before": before,
-            "parameters": size(student), "recovery": recovery,
+    return {"parameters": size(student), "recovery": recovery,
             "texts": {"labelled": len(rows.train), "unlabelled": len(more), "copies": len(copied)}}
 
 
-def _refuse_texts(wanted: Config, task: str) -> None:
-    """Raises TrimtuneError: more texts for a task whose rows aren't labelled texts."""
+def _refuse(wanted: Config, task: str) -> None:
+    """Raises TrimtuneError: a student by name, or more texts, for a task whose rows aren't labelled texts."""
+    if task != "text_classification" and wanted.student:
+        raise TrimtuneError(f"distill: student: {wanted.student} was given for the task {task}.",
+                            "A student by name learns answers over labels: the next tokens of two tokenizers can't be compared.",
+                            "Leave it out: the student is then cut out of its teacher.")
     if task != "text_classification" and (wanted.unlabelled or wanted.copies):
         given = f"unlabelled: {wanted.unlabelled}" if wanted.unlabelled else f"copies: {wanted.copies}"
         raise TrimtuneError(f"distill: {given} was given for the task {task}.",

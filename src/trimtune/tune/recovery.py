@@ -40,7 +40,7 @@ class Setting:
 def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_rate: float, epochs: int, *,
             folder: Path | None = None, teacher: torch.nn.Module | None = None, share: float = 0.5,
             temperature: float = 2.0, states: float = 0.0, stands_for: Sequence[int] = (), attention: float = 0.0,
-            extra: Sequence[str] = (), keep: Checkpoints | None = None) -> dict[str, Any]:
+            extra: Sequence[str] = (), asks: Path | None = None, keep: Checkpoints | None = None) -> dict[str, Any]:
     """Train all parameters of a trimmed module in place, at its best epoch by validation; returns the fit's facts.
 
     A language model hands out the states before its output layer from then on, as trims have it.
@@ -56,6 +56,7 @@ def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_ra
             for each of the module's.
         attention: weight of the divergence from what the teacher's last attention looks at (see relations.py).
         extra: texts without labels, which the teacher alone answers.
+        asks: the folder whose tokenizer reads the rows for the teacher, where that is another than `source`.
 
     Raises:
         TrimtuneError: `attention` is above 0, and can't be compared in these models.
@@ -86,7 +87,7 @@ def recover(module: torch.nn.Module, source: Path, setting: Setting, learning_ra
         if attention:
             relations.watch_both(module, teacher)
         device.put(teacher, precision.dtype(chosen))
-        asked, _ = feeds.token_feeds(teacher, part, source, splits, setting.max_length, reading)
+        asked, _ = feeds.token_feeds(teacher, part, asks or source, splits, setting.max_length, reading)
         feed = distilling.told(feed, asked)
         loss = part.taught(share, temperature) if hasattr(part, "taught") else distilling.loss_of(loss, share, temperature)
         if states:
