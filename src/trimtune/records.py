@@ -5,8 +5,9 @@ All are frozen and refuse unknown fields, so that a record read back from disk i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +16,12 @@ Prefer = Literal["quality", "latency", "throughput", "size", "cost"]
 PREFERRED: dict[Prefer, str] = {"latency": "latency_p50_ms", "throughput": "throughput_rows_per_s", "size": "size_mb",
                                 "cost": "fit_seconds"}
 """what is preferred, other than quality → its reading"""
+
+
+def preferable(readings: Iterable[str]) -> tuple[Prefer, ...]:
+    """What may be preferred where these readings are taken."""
+    known = {*readings}
+    return tuple(prefer for prefer in get_args(Prefer) if prefer == "quality" or PREFERRED[prefer] in known)
 
 
 class Record(BaseModel):

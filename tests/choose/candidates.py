@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from trimtune.choose.compare import answers
-from trimtune.choose.speeds import least
 from trimtune.records import Better, Candidate, Limit, Reading, Use
 from trimtune.results import Row, Turns
 
@@ -70,5 +69,7 @@ def no_worse(rows: Sequence[Row], given: Any, truth: Sequence[int], prefer: str,
         return
     name, noise = {"latency": ("latency_p50_ms", 1.01 / 0.99), "throughput": ("throughput_rows_per_s", 1.05 / 0.95),
                    "size": ("size_mb", 1.01), "cost": ("fit_seconds", 1.1)}[prefer]
-    value = {each.name: least(each, name) for each in rows}
+    absent = float("inf")
+    value = {each.name: absent if (found := each.value(name)) is None else 1 / found if prefer == "throughput" else found
+             for each in rows}
     assert value[after] <= value[before] * noise

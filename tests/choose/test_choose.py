@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.choose.candidates import TRUTH, failed, limit, no_worse, predictions, right, row, turns
 
+from trimtune.choose import wording
 from trimtune.choose.choose import choose
+from trimtune.choose.speeds import THROUGHPUT, Speeds
 from trimtune.errors import TrimtuneError
 from trimtune.records import Limit, Prefer
 from trimtune.results import Baseline, Choice, Row
@@ -153,6 +155,34 @@ def test_who_prefers_throughput_is_told_of_batches_compared_round_by_round() -> 
     assert "130 rows/s" in found.sentence
     assert "is 1.3× faster in bulk (1.3–1.3) and 4.5× smaller" in found.sentence
     assert choose(rows, predictions(rows, 380, 380), TRUTH, [], "latency", by_round=times).picked == "full@onnx_runtime"
+
+
+def test_small_differences_in_bulk_are_those_of_the_rate() -> None:
+    """21 rows in the time of 20 are 5% more; 20 in that of 21 are 4.8% less."""
+    rows = [row("full", rate=200), row("lora", rate=210)]
+    times = {each.name: turns(10, [1.0] * 12, bulk=1000 / rate) for each, rate in zip(rows, (200, 210), strict=True)}
+    given_, speeds = predictions(rows, 380, 380), Speeds(times)
+    assert wording.ratio(rows[0], rows[1], THROUGHPUT, wording.MORE, speeds).startswith("4.8% slower in bulk (")
+    assert wording.ratio(rows[0], rows[1], THROUGHPUT, wording.LESS, speeds).startswith("5% faster in bulk (")
+    assert reasons(choose(rows, given_, TRUTH, [], "throughput", by_round=times))["full@onnx_runtime"].startswith("4.8% slower")
+
+
+def test_what_falls_behind_another_than_the_pick_is_told_that() -> None:
+    """A can't be told from B, nor C from B; A is faster than C, and the pick is B."""
+    rows = [row("full", rate=104), row("head", rate=102), row("lora", rate=100)]
+    moods = ([1.0] * 12, [0.9, 1.14] * 6, [1.045] * 12)
+    times = {each.name: turns(10, mood, bulk=10) for each, mood in zip(rows, moods, strict=True)}
+    found = choose(rows, predictions(rows, 380, 381, 382), TRUTH, [], "throughput", by_round=times)
+    assert found.picked == "head@onnx_runtime"
+    assert reasons(found)["lora@onnx_runtime"] == "4.3% slower in bulk (1.5–7.1%) than full@onnx_runtime"
+
+
+def test_what_no_candidate_has_can_not_be_preferred() -> None:
+    rows = [each.model_copy(update={"readings": {name: read for name, read in each.readings.items() if name != THROUGHPUT}})
+            for each in (row("full"), row("lora"))]
+    with pytest.raises(TrimtuneError, match="No candidate has a reading throughput_rows_per_s") as error:
+        choose(rows, predictions(rows, 380, 380), TRUTH, [], "throughput")
+    assert "Known: cost, latency, quality, size." in str(error.value)
 
 
 def test_a_speed_that_the_rounds_do_not_tell_apart_is_called_equal() -> None:

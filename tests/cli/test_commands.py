@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tests.report import results
 
 from trimtune import flow, parts
 from trimtune.cli import main, tables
+from trimtune.records import Prefer
 from trimtune.study import read
 
 LIGHT = {"torch", "transformers", "peft", "altair", "sklearn", "optuna", "openvino", "onnxruntime", "pandas"}
@@ -54,9 +56,10 @@ def test_every_command_teaches_with_an_example(capsys: pytest.CaptureFixture[str
         assert f"Example: trimtune {name}" in " ".join(capsys.readouterr().out.split())
 
 
-def test_choose_prints_one_document(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("prefer", get_args(Prefer))
+def test_choose_prints_one_document(run_folder: Path, prefer: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name: path.read_bytes() for path in run_folder.iterdir()}
-    assert main(["choose", str(run_folder), "--require", "size_mb<=25", "--prefer", "latency", "--json"]) == 0
+    assert main(["choose", str(run_folder), "--require", "size_mb<=25", "--prefer", prefer, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["require"] == ["size_mb <= 25"]
     assert found["picked"] is not None

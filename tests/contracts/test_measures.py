@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from trimtune import parts
+from trimtune.choose.speeds import TIMED
 from trimtune.records import DataSpec
 
 MEASURES = parts.names("measure")
@@ -31,8 +32,10 @@ def test_each_task_has_one_pace_and_one_way_to_compare_rows(task: str) -> None:
     mine = [module for name in MEASURES if task in (module := parts.load("measure", name)).TASKS]
     assert sum(hasattr(module, "pace_ms") for module in mine) == 1
     assert sum(hasattr(module, "by_row") for module in mine) == 1
-    assert all(hasattr(module, "by_round") for module in mine if hasattr(module, "TURNS"))
-    assert [module.TURNS for module in mine if hasattr(module, "TURNS")].count("ms") == 1
+    assert all(hasattr(module, "by_round") == hasattr(module, "TURNS") for module in mine)
+    turns = [module.TURNS for module in mine if hasattr(module, "TURNS")]
+    assert "ms" in turns
+    assert len(turns) == len({*turns} & {*TIMED.values()}), "each is what speeds are compared by, and only one measure's"
     assert sum(hasattr(module, "examples") for module in mine) <= 1
     assert {"peak_memory_mb", "size_mb"} < {reading for module in mine for reading in module.READINGS}
 

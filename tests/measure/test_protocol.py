@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from trimtune.choose.speeds import Speeds
-from trimtune.measure import _protocol, _session, latency
+from trimtune.choose.speeds import THROUGHPUT, Speeds
+from trimtune.measure import _protocol, _session, latency, throughput
 from trimtune.measure._protocol import measure_all
 from trimtune.records import Artifact, Reading, Use
 from trimtune.store import Store
@@ -81,13 +81,16 @@ def test_two_speeds_are_told_apart_by_their_rounds_and_one_speed_is_not(store: S
     folders = {"a": runnable("a", row_ms=2), "b": runnable("b", row_ms=2), "slow": runnable("slow", row_ms=4)}
     found = measure_all(folders, dict.fromkeys(folders, ENGINE), rows, 32, store, configs=QUICK).by_round
     assert len({turns.session for turns in found.values()}) == 1
-    assert {len(turns.ms) for turns in found.values()} == {latency.ROUNDS}
+    assert {(len(turns.ms), len(turns.bulk_ms)) for turns in found.values()} == {(latency.ROUNDS, throughput.ROUNDS)}
     speeds = Speeds(found)
     slow, same = speeds.ratio("slow", "a"), speeds.ratio("b", "a")
     assert slow is not None
     assert same is not None
     assert 1 < slow.low <= slow.value <= slow.high
     assert 1.2 < slow.value < 3
+    bulk = speeds.ratio("slow", "a", THROUGHPUT)
+    assert bulk is not None
+    assert bulk.low > 1
     assert same.low < 1.1
     assert same.high > 0.9
 

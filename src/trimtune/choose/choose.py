@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimtune.choose import baselines as trivial
-from trimtune.choose import explain, reasons, smaller
+from trimtune.choose import explain, rank, reasons, smaller
 from trimtune.choose.bleu import texts
 from trimtune.choose.bounds import Bound, bounds_of
 from trimtune.choose.compare import Compared
 from trimtune.choose.limits import broken, check, nearest
 from trimtune.choose.paired import comparison
 from trimtune.choose.rank import READING, best_scored, pick
-from trimtune.choose.speeds import Speeds, least
+from trimtune.choose.readings import least
+from trimtune.choose.speeds import Speeds
 from trimtune.choose.verdict import verdicts as judge
 from trimtune.records import Limit, Prefer
 from trimtune.results import Baseline, Choice, Rejection, Row, Turns
@@ -46,11 +47,12 @@ def choose(rows: Sequence[Row], predictions: Mapping[str, Sequence[Any]], truth:
     Raises:
         TrimtuneError: a limit or the preference names no reading, or predictions and test rows don't match.
     """
-    check(require, rows, prefer)
+    check(require, rows)
     measured = [row for row in rows if row.status == "measured"]
     if not measured:
         return Choice(picked=None, runner_up=None, binding_limit=None, sentence=explain.nothing_measured(rows),
                       rejected=tuple(Rejection(candidate=row.name, reason=reasons.failure(row)) for row in rows))
+    rank.check(prefer, measured)
     scored: dict[str, Any] = {each.name: each.predictions for each in baselines if each.predictions and not each.cause}
     names = [row.name for row in (*measured, *rivals) if row.status == "measured"]
     compared = comparison({**predictions, **scored}, truth, [*names, *scored], metric)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from trimtune.choose.bounds import Bound
 from trimtune.choose.compare import Compared
 from trimtune.choose.limits import broken, excess, figure, reason, relaxed
-from trimtune.choose.rank import READING
-from trimtune.choose.speeds import LATENCY, THROUGHPUT, Speeds, least
+from trimtune.choose.rank import READING, speed_of
+from trimtune.choose.readings import least
+from trimtune.choose.speeds import LATENCY, THROUGHPUT, Speeds
 from trimtune.choose.wording import LESS, MOST, ahead, best_of, by, count, percent, quality, ratio, said, seconds, units
 from trimtune.records import Prefer
 from trimtune.results import Row
@@ -37,8 +38,8 @@ def _facts(row: Row, compared: Compared, prefer: Prefer) -> str:
     low, high = (percent(end) if quality(compared) == "accuracy" else figure(end) for end in ends) if len(ends) == 2 else ("", "")
     interval = f" (95% interval {low} to {high})" if low else ""
     per = "ms per row" if quality(compared) == "accuracy" else "ms per answer"
-    speed = (THROUGHPUT, "rows/s") if prefer == "throughput" else (LATENCY, per)
-    rest = [f"{figure(value)} {unit}" for reading, unit in (speed, ("size_mb", "MB"))
+    units_ = {LATENCY: per, THROUGHPUT: "rows/s", "size_mb": "MB"}
+    rest = [f"{figure(value)} {units_[reading]}" for reading in (speed_of(prefer), "size_mb")
             if (value := row.value(reading)) is not None]
     return ", ".join([f"{said(compared, row.name)}{interval}", *rest])
 
@@ -61,7 +62,7 @@ def _standing(picked: Row, best: Row, inside: Sequence[Row], measured: Sequence[
 def _trimming(picked: Row, inside: Sequence[Row], compared: Compared, prefer: Prefer, speeds: Speeds) -> str:
     """What trimming gained, or that it gained nothing."""
     trimmed = [row for row in inside if not plain(row)]
-    timed = THROUGHPUT if prefer == "throughput" else LATENCY
+    timed = speed_of(prefer)
     if plain(picked):
         said_ = {"quality": "as good and faster", "cost": ""}.get(prefer, LESS[READING[prefer]])
         many = f"none of the {len(trimmed)} trimmed candidates" if len(trimmed) > 1 else "the one trimmed candidate isn't"

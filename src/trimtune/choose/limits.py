@@ -7,17 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from trimtune.choose.bounds import Bound
 from trimtune.errors import unknown
-from trimtune.records import PREFERRED, Limit, Prefer
+from trimtune.records import Limit
 from trimtune.results import Row
 
 
-def check(require: Sequence[Limit], rows: Sequence[Row], prefer: Prefer = "quality") -> None:
-    """Raises TrimtuneError for a limit on a reading, or a preference for one, that no candidate has. With nothing measured,
-    nothing is known."""
-    known = {name for row in rows if row.status == "measured" for name in row.readings}
-    if known and PREFERRED.get(prefer, next(iter(known))) not in known:
-        raise unknown("preference", prefer, [name for name, reading in PREFERRED.items() if reading in known], "prefer",
-                      "Of language models there is no throughput.")
+def check(require: Sequence[Limit], rows: Sequence[Row]) -> None:
+    """Raises TrimtuneError for a limit on a reading that no candidate has. With nothing measured, nothing is known."""
+    known = {name for row in rows for name in row.readings}
     for limit in require:
         if known and limit.reading not in known:
             raise unknown("reading", limit.reading, known, f"require: {limit}")

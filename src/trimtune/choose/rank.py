@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimtune.choose.compare import Compared
-from trimtune.choose.speeds import LATENCY, TIMED, Speeds, least, overlap
-from trimtune.records import PREFERRED, Prefer
+from trimtune.choose.readings import least, overlap
+from trimtune.choose.speeds import LATENCY, THROUGHPUT, TIMED, Speeds
+from trimtune.errors import unknown
+from trimtune.records import PREFERRED, Prefer, preferable
 from trimtune.results import Row
 
 READING: dict[Prefer, str] = {"quality": LATENCY, **PREFERRED}
@@ -15,6 +17,18 @@ READING: dict[Prefer, str] = {"quality": LATENCY, **PREFERRED}
 NOISE = {"size_mb": 0.01, "fit_seconds": 0.1}
 """which share of the least one a reading without an interval may be above it and still count as equal: some bytes of a
 config file are no reason, nor is a tenth of a fit that was timed once"""
+
+
+def speed_of(prefer: Prefer) -> str:
+    """The reading that is meant where this is preferred and speed is spoken of."""
+    return THROUGHPUT if prefer == "throughput" else LATENCY
+
+
+def check(prefer: Prefer, measured: Sequence[Row]) -> None:
+    """Raises TrimtuneError where no candidate has the reading that is preferred."""
+    allowed = preferable(name for row in measured for name in row.readings)
+    if prefer not in allowed:
+        raise unknown("preference", prefer, allowed, "prefer", f"No candidate has a reading {PREFERRED[prefer]}.")
 
 
 def pick(inside: Sequence[Row], compared: Compared, prefer: Prefer, speeds: Speeds) -> Row | None:

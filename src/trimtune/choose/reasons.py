@@ -8,7 +8,7 @@ from trimtune.choose.bounds import Bound
 from trimtune.choose.compare import Compared
 from trimtune.choose.limits import broken, reason, unjudged
 from trimtune.choose.rank import READING, best_scored, equal
-from trimtune.choose.speeds import Speeds
+from trimtune.choose.speeds import TIMED, Speeds
 from trimtune.choose.wording import MORE, behind, quality, ratio, same_speed, spanned
 from trimtune.records import Prefer
 from trimtune.results import Row
@@ -34,9 +34,11 @@ def rejection(row: Row, picked: Row | None, inside: Sequence[Row], compared: Com
         slower, larger = (ratio(row, picked, reading, MORE, speeds) for reading in (READING[prefer], "size_mb"))
         costs = slower or ", ".join(filter(None, (same_speed(row, picked, speeds), larger))) or "no better in any reading"
         return f"tied in {quality(compared)} with {picked.name}, {costs}"
-    costs = "" if equal(row, picked, READING[prefer], speeds) else ratio(row, picked, READING[prefer], MORE, speeds)
-    if costs:
-        return f"{costs} than {picked.name}"
+    # the pick may not be shown to be better in what is preferred, and another one be
+    for other in (picked, *inside):
+        costs = "" if equal(row, other, READING[prefer], speeds) else ratio(row, other, READING[prefer], MORE, speeds)
+        if costs and (other is picked or READING[prefer] in TIMED):
+            return f"{costs} than {other.name}"
     if row.value(READING[prefer]) is None:
         return f"has no {READING[prefer]}, which is what is preferred"
     worse = compared.score(picked.name) > compared.score(row.name)

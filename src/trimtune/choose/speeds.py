@@ -2,7 +2,8 @@
 
     ratio = median over rounds r of  (median_i t_A[r, i] / median_i t_B[r, i])      t in ms; i: rows of r that both answered
 
-t is the time of one row answered alone, or that of a row when many are answered together, which has one figure per round.
+t is the time of one row answered alone (of a language model, of an answer), or that of a row when many are answered together,
+which has one figure per round.
 
 The 95% interval is a bootstrap (Efron & Tibshirani 1993, chapter 13): rounds are drawn with replacement, then rows inside each
 of them, the same draws for A and B. Of few rounds such percentiles are too narrow; so they are taken at Φ(±√(R / (R − 1)) · t)
@@ -10,7 +11,8 @@ for R rounds, t being Student's 97.5% point with R − 1 degrees of freedom (Hes
 percentile interval).
 
 Two processes of one artifact differ for as long as they live (where their memory lies): by 1.5% in standard deviation on 2
-cores of a Zen 4, one row at a time. Rounds can't show that, so it is added to the interval, in squares.
+cores of a Zen 4, one row at a time; for many rows together the same is assumed. Rounds can't show that, so it is added to the
+interval, in squares.
 
 Candidates of two sessions never stood side by side: their rounds are drawn apart, and the ends of the interval are moved outward
 by as much as the pace had changed for the candidate that was in both.
@@ -22,16 +24,17 @@ to its last: no number of rounds shows that. So the ends are moved outward by wh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from math import isinf
 from zlib import crc32
 
 import numpy as np
 
+from trimtune.choose.readings import least, overlap
 from trimtune.measure._intervals import Z95
-from trimtune.records import PREFERRED, Reading
+from trimtune.records import PREFERRED
 from trimtune.results import Row, Turns
 
 LATENCY, THROUGHPUT = PREFERRED["latency"], PREFERRED["throughput"]
@@ -87,7 +90,7 @@ class Speeds:
     def faster(self, first: Row, second: Row, reading: str = LATENCY) -> bool:
         """Whether the first one is shown to be faster; one without a reading is slower than any that has one."""
         one, other = least(first, reading), least(second, reading)
-        if math.isinf(one) or math.isinf(other):
+        if isinf(one) or isinf(other):
             return one < other
         found = self.ratio(first.name, second.name, reading)
         if found:
@@ -111,14 +114,6 @@ class Speeds:
     @cached_property
     def _kept(self) -> dict[tuple[str, str, tuple[int, ...]], np.ndarray]:
         return {}
-
-
-def least(row: Row, reading: str) -> float:
-    """A reading's value for sorting, the best one first: one that is absent comes last."""
-    found = row.readings.get(reading)
-    if found is None or found.value is None:
-        return math.inf
-    return found.value if found.better == "lower" else 1 / found.value if found.value > 0 else math.inf
 
 
 def _cut(ms: Sequence[Sequence[float]], counts: Sequence[int]) -> Sequence[Sequence[float]]:
@@ -146,13 +141,6 @@ def _drawn_middles(ms: Sequence[Sequence[float]], rounds_BR: np.ndarray, places_
     picks_BRL = (places_BRL[..., :lengths_R.max()] * lengths_R[rounds_BR][..., None]).astype(np.int64)
     found: np.ndarray = np.log(np.median(padded_RL[rounds_BR[..., None], picks_BRL], axis=2))
     return found
-
-
-def overlap(first: Reading | None, second: Reading | None) -> bool:
-    """Whether two intervals share a point; without intervals nothing can be called equal."""
-    if not first or not second or first.low is None or first.high is None or second.low is None or second.high is None:
-        return False
-    return first.low <= second.high and second.low <= first.high
 
 
 def _percentiles(rounds: int) -> tuple[float, float]:

@@ -9,7 +9,8 @@ from trimtune.choose.bleu import Texts
 from trimtune.choose.compare import Compared
 from trimtune.choose.likelihood import Likelihoods
 from trimtune.choose.limits import figure
-from trimtune.choose.speeds import LATENCY, THROUGHPUT, TIMED, Ratio, Speeds, least, overlap
+from trimtune.choose.readings import least, overlap
+from trimtune.choose.speeds import LATENCY, THROUGHPUT, TIMED, Ratio, Speeds
 from trimtune.results import Row
 from trimtune.tasks._perplexity import perplexity
 
@@ -26,14 +27,15 @@ def ratio(row: Row, other: Row, reading: str, words: dict[str, str], speeds: Spe
     high, low = least(row, reading), least(other, reading)
     if math.isinf(high) or math.isinf(low):
         return ""
+    grows = (words is MORE) is not (reading == THROUGHPUT)  # the worse rate is the smaller figure
     if reading in TIMED and (found := speeds.ratio(row.name, other.name, reading)):
-        return f"{_much(found.value, words)} {words[reading]} ({_ends(found, words)})" if found.low > 1 else ""
+        return f"{_much(found.value, grows)} {words[reading]} ({_ends(found, grows)})" if found.low > 1 else ""
     if high <= low:
         return ""
     if low <= 0:
         return f"{words[reading]} ({figure(high)} instead of {figure(low)})"
     unsure = " (their intervals overlap)" if overlap(row.readings.get(reading), other.readings.get(reading)) else ""
-    return f"{_much(high / low, words)} {words[reading]}{unsure}"
+    return f"{_much(high / low, grows)} {words[reading]}{unsure}"
 
 
 def same_speed(row: Row, other: Row, speeds: Speeds) -> str:
@@ -42,20 +44,20 @@ def same_speed(row: Row, other: Row, speeds: Speeds) -> str:
     return f"as fast ({found.low:.2f}–{found.high:.2f}×)" if found and found.tied else ""
 
 
-def _much(times: float, words: dict[str, str]) -> str:
-    return f"{times:.1f}×" if times >= 1.1 else f"{max(_percent_of(times, words), 0.1):.2g}%"
+def _much(times: float, grows: bool) -> str:
+    return f"{times:.1f}×" if times >= 1.1 else f"{max(_percent_of(times, grows), 0.1):.2g}%"
 
 
-def _ends(found: Ratio, words: dict[str, str]) -> str:
+def _ends(found: Ratio, grows: bool) -> str:
     """`1.7–1.9`, or in percent where the ratio is said so."""
     if found.value < 1.1:
-        return "–".join(f"{_percent_of(end, words):.2g}" for end in (found.low, found.high)) + "%"
+        return "–".join(f"{_percent_of(end, grows):.2g}" for end in (found.low, found.high)) + "%"
     return "–".join(f"{end:.1f}" if end >= 1.1 else f"{end:.2f}" for end in (found.low, found.high))
 
 
-def _percent_of(times: float, words: dict[str, str]) -> float:
-    """By how many percent less or more: 1.05 times as long is 4.8% of the time less, 5% more."""
-    return 100 * (1 - 1 / times if words is LESS else times - 1)
+def _percent_of(times: float, grows: bool) -> float:
+    """By how many percent a figure grows or falls: 1.05 times as much is 5% more, the other 4.8% less."""
+    return 100 * (times - 1 if grows else 1 - 1 / times)
 
 
 def quality(compared: Compared) -> str:

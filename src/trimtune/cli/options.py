@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from trimtune import parts
+from trimtune.records import Prefer
 
 Argument, Option = typer.Argument, typer.Option
-Prefer = Literal["quality", "latency", "size", "cost"]
 Format = Literal["csv", "jsonl", "table"]
 
 

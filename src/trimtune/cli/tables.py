@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from trimtune.records import PREFERRED
 from trimtune.report import rivals, tables, words
 from trimtune.results import Plan, Result
 
@@ -35,7 +36,8 @@ def plain_table(*heads: str, right: tuple[str, ...] = ()) -> Table:
 
 def show_result(result: Result, console: Console, folder: str) -> None:
     """The candidates, best first, the causes of those that failed, the choice in words, the report's path."""
-    names = [name for name in _HEADS if (console.width >= _WIDE or name in _NARROW)
+    narrow = (*_NARROW, PREFERRED.get(result.study.prefer))
+    names = [name for name in _HEADS if (console.width >= _WIDE or name in narrow)
              and (console.width >= _WIDER or name not in _EXTRA) and name in tables.shown(result)]
     heads = [_HEADS[name] for name in names]
     measured = [line for line in tables.lines(result) if line.row.status == "measured"]

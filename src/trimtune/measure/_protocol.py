@@ -146,8 +146,8 @@ def _turns(job: Job, artifact: Artifact, samples: Samples) -> Turns:
     timed = {name: module for name in job.configs if hasattr(module := parts.load("measure", name), "TURNS")}
     rounds = {module.TURNS: tuple(map(tuple, module.by_round(samples[name], module.Config(**job.configs[name]))))
               for name, module in timed.items()}
-    told = {name: artifact.facts[name] for name in ("session", "drift", "slowed") if name in artifact.facts}
-    return Turns(**rounds, **told)
+    facts = {name: artifact.facts[name] for name in ("session", "drift", "slowed") if name in artifact.facts}
+    return Turns(**rounds, **facts)
 
 
 def _readings(job: Job, samples: Samples, note: str, beside: Mapping[str, dict[str, Any]]) -> dict[str, Reading]:

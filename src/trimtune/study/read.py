@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from trimtune import parts
 from trimtune.errors import TrimtuneError, unknown
-from trimtune.records import PREFERRED, Auto, Budget, Fit, Prefer, Study, Use
+from trimtune.records import Auto, Budget, Fit, Prefer, Study, Use, preferable
 from trimtune.study import document, limits, sources
 from trimtune.study.check import check, kind_of, quoted
 from trimtune.study.document import Place
@@ -162,8 +162,7 @@ def _model(given: Any, folder: Path, place: Place, example: str = f"model: {MODE
 
 def preferences(task: str) -> tuple[Prefer, ...]:
     """What may decide between the candidates of a study with this task."""
-    readings = limits.known(task)
-    return tuple(name for name in get_args(Prefer) if PREFERRED.get(name, "size_mb") in readings)
+    return preferable(limits.known(task))
 
 
 def _prefer(given: Any, task: str, place: Place) -> Prefer:
