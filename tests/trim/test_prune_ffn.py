@@ -89,6 +89,25 @@ def test_the_importance_is_activation_times_gradient(tuned: Callable[[str], Path
 
 
 @pytest.mark.slow
+def test_other_criteria_are_how_strong_a_neuron_is_and_how_strongly_it_is_read(
+        tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
+    source, setting = tuned("full"), Setting(helpdesk_rows, max_length=32, seed=3)
+    module: Any = task.load_model(source, attention="eager")
+    down, read = module.get_submodule(prune_ffn.feed_forward_blocks(module)[4][1]), []
+    down.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0][0].abs().mean(0)))
+    for text in drawn(helpdesk_rows, 5, 3).texts:
+        with torch.no_grad():
+            module(**{name: torch.from_numpy(values) for name, values in
+                      task.encode(task.load_tokenizer(source), [text], 32).items()})
+    strongest = {"activation": torch.stack(read).norm(dim=0), "weight": down.weight.norm(dim=0)}
+    for criterion, wanted in strongest.items():
+        prune_ffn.run(tmp_path / criterion, source, {"criterion": criterion, "ratio": 0.5, "epochs": 0, "rows": 5}, setting)
+        left: Any = task.load_model(tmp_path / criterion)
+        kept = wanted.topk(768).indices.sort().values
+        torch.testing.assert_close(left.get_submodule(prune_ffn.feed_forward_blocks(left)[4][1]).weight, down.weight[:, kept])
+
+
+@pytest.mark.slow
 def test_the_recovery_fit_wins_back_what_pruning_lost(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
     import numpy as np
 

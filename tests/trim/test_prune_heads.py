@@ -61,6 +61,23 @@ def test_idle_heads_go_first_so_nothing_changes(kind: str, scope: str, with_idle
 
 
 @pytest.mark.slow
+def test_other_criteria_take_a_heads_channels_together(tuned: Callable[[str], Path], helpdesk_rows: Path) -> None:
+    source, setting = tuned("full"), Setting(helpdesk_rows, max_length=32, seed=3)
+    module: Any = task.load_model(source, attention="eager")
+    out = prune_heads.attention_blocks(module)[2][1]
+    layer, read = module.get_submodule(out), []
+    (weight,) = _importance.importances(module, [out], source, 5, setting, channels=32, criterion="weight")
+    torch.testing.assert_close(weight, torch.stack([columns.norm() for columns in layer.weight.split(32, dim=1)]))
+    (found,) = _importance.importances(module, [out], source, 5, setting, channels=32, criterion="activation")
+    layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0][0].abs().mean(0)))
+    for text in drawn(helpdesk_rows, 5, 3).texts:
+        with torch.no_grad():
+            module(**{name: torch.from_numpy(values) for name, values in
+                      task.encode(task.load_tokenizer(source), [text], 32).items()})
+    torch.testing.assert_close(found, torch.stack([rows.norm() for rows in torch.stack(read).split(32, dim=1)]))
+
+
+@pytest.mark.slow
 def test_the_importance_is_the_heads_output_times_its_gradient(tuned: Callable[[str], Path], helpdesk_rows: Path) -> None:
     """To first order it foretells what a row's loss would change by if the head gave zeros."""
     module: Any = task.load_model(tuned("full"), attention="eager").double()

@@ -1,8 +1,10 @@
 """What trims share that remove the least important inputs of linear layers: importances and cutting.
 
-    I[j] = Σ_rows | Σ_t Σ_c h[t, c] · ∂L/∂h[t, c] |      h [B, T, K]: what enters a layer; c: the channels of unit j
+    taylor:      I[j] = Σ_rows | Σ_t Σ_c h[t, c] · ∂L/∂h[t, c] |      h [B, T, K]: what enters a layer; c: the channels of unit j
+    activation:  I[j] = √(Σ_rows Σ_c (1/T Σ_t |h[t, c]|)²)
+    weight:      I[j] = √(Σ_n Σ_c W[n, c]²)                           W [N, K]: the layer's own
 
-To first order that is what the rows' losses would change by if unit j gave nothing.
+To first order the first is what the rows' losses would change by if unit j gave nothing.
 """
 
 from __future__ import annotations
@@ -22,17 +24,23 @@ if TYPE_CHECKING:
 
 
 def importances(module: torch.nn.Module, layers: Sequence[str], source: Path, rows: int, setting: Setting, *,
-                channels: int = 1) -> list[torch.Tensor]:
+                channels: int = 1, criterion: str = "taylor") -> list[torch.Tensor]:
     """I[j] of what enters each of these layers, float32 [K / channels] each, summed over at most `rows` training rows.
 
     Args:
+        criterion: `taylor`, `activation` or `weight`.
         layers: names of linear layers in the base model.
         source: the folder whose tokenizer reads the rows.
         channels: neighboring inputs that are one unit.
     """
     import torch
 
-    base, drawn = base_of(module), _drawn.inputs(source, setting, rows)
+    base = base_of(module)
+    if criterion == "weight":
+        return [_norm(base.get_submodule(layer).weight.detach(), channels) for layer in layers]
+    if criterion == "activation":
+        return _activations(module, layers, source, rows, setting, channels)
+    drawn = _drawn.inputs(source, setting, rows)
     scores = [torch.zeros(base.get_submodule(layer).in_features // channels) for layer in layers]
     seen: list[tuple[int, torch.Tensor]] = []
 
@@ -57,6 +65,31 @@ def importances(module: torch.nn.Module, layers: Sequence[str], source: Path, ro
         for hook in hooks:
             hook.remove()
     return scores
+
+
+def _activations(module: torch.nn.Module, layers: Sequence[str], source: Path, rows: int, setting: Setting,
+                 channels: int) -> list[torch.Tensor]:
+    import torch
+
+    base, means = base_of(module), [list[torch.Tensor]() for _ in layers]
+
+    def keep(layer: int, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        means[layer].append(inputs[0].abs().mean(1))
+
+    hooks = [base.get_submodule(name).register_forward_pre_hook(partial(keep, layer)) for layer, name in enumerate(layers)]
+    try:
+        with torch.inference_mode():
+            for ids_BT, _ in _drawn.of_equal_length(source, setting, rows):
+                module(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [_norm(torch.cat(mean).clone(), channels) for mean in means]
+
+
+def _norm(rows_RK: torch.Tensor, channels: int) -> torch.Tensor:
+    """√ of the sum of squares of each unit's channels, over all rows: [K / channels]."""
+    return rows_RK.float().square().sum(0).unflatten(-1, (-1, channels)).sum(-1).sqrt()
 
 
 def keep_outputs(linear: Any, kept: torch.Tensor) -> None:

@@ -6,6 +6,7 @@ hardly tuned (its importances say little), and expect quality to fall with the r
     I[j] = Σ_rows | Σ_t h[t, j] · ∂L/∂h[t, j] |      h = activation(x W_upᵀ + b) of a block, [B, T, I]
     keep the (1 − ratio) · I neurons with the largest I[j], the same count in every block; then fit all weights again
 
+I is that of the default criterion `taylor`; `activation` takes √(Σ_rows (1/T Σ_t |h|)²), `weight` the norm of W_down's column.
 With `steps` the neurons go in stages, each with its own importances and fit (`r (1 − (1 − t / steps)³)` after stage t, as in
 `prune_weights`).
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -54,6 +55,7 @@ class Config(BaseModel):
 
     ratio: float = Field(0.5, gt=0, lt=1, description="share of each block's neurons to remove; what stays is a multiple of 16")
     steps: int = Field(1, ge=1, le=100, description="stages on the way to the ratio, each with a recovery fit of its own")
+    criterion: Literal["taylor", "activation", "weight"] = Field("taylor", description="what a neuron's importance is")
     rows: int = Field(512, ge=1, description="training rows that the importances are summed over, drawn with the seed")
     epochs: int = Field(2, ge=0, le=100, description="passes of the recovery fit over the training rows; 0 leaves it out")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="of the recovery fit, which trains every weight")
@@ -76,7 +78,8 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
 
     def cut(module: torch.nn.Module, ratio: float) -> dict[str, Any]:
         parameters, blocks = size(module), feed_forward_blocks(base_of(module))
-        scores = _importance.importances(module, [down for _, down in blocks], source, wanted.rows, setting)
+        scores = _importance.importances(module, [down for _, down in blocks], source, wanted.rows, setting,
+                                         criterion=wanted.criterion)
         width, kept_share = remove(base_of(module), blocks, scores, ratio)
         return {"before": len(scores[0]), "after": width, "blocks": len(blocks), "parameters_before": parameters,
                 "importance_kept": round(kept_share, 4)}

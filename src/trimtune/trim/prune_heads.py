@@ -7,8 +7,10 @@ model that is hardly tuned (its importances say little). Alone it brings little:
     scope `layer`: keep the (1 − ratio) · H heads with the largest I[i] of each layer; then fit all weights again
     scope `model`: keep (1 − ratio) of all heads, by I[i] / ‖I of its layer‖₂, at least one in each layer; then the same
 
-`layer` is the default: it works with prefixes too, and no difference in accuracy between the two was found after recovery. With
-`steps` the heads go in stages, each with its own importances and fit (`r (1 − (1 − t / steps)³)` after stage t).
+I is that of the default criterion `taylor`; `activation` takes √(Σ_rows Σ_c (1/T Σ_t |h_i|)²), `weight` the norm of the output
+projection's columns. Scope `layer` is the default: it works with prefixes too, and no difference in accuracy between the two was
+found after recovery. With `steps` the heads go in stages, each with its own importances and fit (`r (1 − (1 − t / steps)³)` after
+stage t).
 
 Source: Michel et al. 2019 (arXiv 1905.10650), section 4.1; the criterion is that of Molchanov et al. 2017 (arXiv 1611.06440),
 section 2.2. Query, key and value [D, D] lose rows, the output projection [D, D] the same columns. Where G heads share a key and
@@ -63,6 +65,7 @@ class Config(BaseModel):
     ratio: float = Field(0.5, gt=0, lt=1, description="share of the heads to remove; each layer keeps one")
     scope: Literal["layer", "model"] = Field("layer", description="the same count in every layer, or the least important of all")
     steps: int = Field(1, ge=1, le=100, description="stages on the way to the ratio, each with a recovery fit of its own")
+    criterion: Literal["taylor", "activation", "weight"] = Field("taylor", description="what a head's importance is")
     rows: int = Field(512, ge=1, description="training rows that the importances are summed over, drawn with the seed")
     epochs: int = Field(2, ge=0, le=100, description="passes of the recovery fit over the training rows; 0 leaves it out")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="of the recovery fit, which trains every weight")
@@ -92,7 +95,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
         base, parameters = base_of(module), size(module)
         group, blocks = shared_by(base), attention_blocks(base)
         scores = _importance.importances(module, [out for _, out in blocks], source, wanted.rows, setting,
-                                         channels=group * head_size(base))
+                                         channels=group * head_size(base), criterion=wanted.criterion)
         if 1 < group == AutoConfig.from_pretrained(source).num_attention_heads:
             raise TrimtuneError(f"prune_heads: in {type(base).__name__} all {group} heads of a layer share one key and value.",
                                 "Heads go with the key and value that they share, and each layer keeps one group.",
