@@ -17,7 +17,7 @@ def ratio(first: Turns, second: Turns) -> Ratio:
     return found
 
 
-def noisy(rng: np.random.Generator, ms: float, moods: np.ndarray, own: float, rounds: int = 20, rows: int = 11) -> Turns:
+def noisy(rng: np.random.Generator, ms: float, moods: np.ndarray, own: float, rounds: int = 60, rows: int = 4) -> Turns:
     """Rows of different length, rounds that slow all, and noise of the candidate's own: of its rounds and of its calls."""
     length_L = np.random.default_rng(0).uniform(0.5, 2, size=rows)
     luck_R1 = np.exp(rng.normal(0, own, size=(rounds, 1)))
@@ -32,7 +32,7 @@ def test_what_slows_a_round_for_both_cancels() -> None:
     back = ratio(turns(20, MOODS), turns(24, MOODS))
     assert (back.value, back.low, back.high) == pytest.approx((1 / found.value, 1 / found.high, 1 / found.low))
     same = ratio(turns(20, MOODS), turns(20, MOODS))
-    assert (same.value, same.low, same.high) == pytest.approx((1.0, 0.971, 1.030), abs=1e-3), "two processes differ by 1.5%"
+    assert (same.value, same.low, same.high) == pytest.approx((1.0, 0.952, 1.050), abs=1e-3), "two processes differ by 2.5%"
 
 
 def test_a_load_that_stays_widens_every_ratio_by_what_it_may_have_done() -> None:
@@ -47,7 +47,7 @@ def test_rows_that_one_of_them_did_not_reach_are_compared_for_neither() -> None:
     lengths_RL = rng.uniform(0.5, 2, size=(12, 11)) * np.linspace(0.5, 2, 11)  # the later rows are the longer ones
     whole, cut = (Turns(ms=tuple(map(tuple, (10 * lengths_RL[:, :rows]).tolist())), session="one") for rows in (11, 4))
     found = ratio(cut, whole)
-    assert (found.value, found.low, found.high) == pytest.approx((1.0, 0.971, 1.030), abs=1e-3), "the same time for each row"
+    assert (found.value, found.low, found.high) == pytest.approx((1.0, 0.952, 1.050), abs=1e-3), "the same time for each row"
     assert Speeds({"cut": cut, "whole": whole, "again": whole}).ratio("whole", "again") == found
     slower = Turns(ms=tuple(tuple(2 * ms for ms in times) for times in cut.ms), session="one")
     assert ratio(slower, whole).value == pytest.approx(2)
@@ -64,7 +64,7 @@ def test_equal_candidates_are_tied_and_ten_percent_are_found() -> None:
     rng = np.random.default_rng(5)
     tied = found = 0
     for _ in range(40):
-        moods = np.exp(rng.normal(0, 0.3, size=20))
+        moods = np.exp(rng.normal(0, 0.3, size=60))
         one, same, slow = (noisy(rng, ms, moods, 0.03) for ms in (10, 10, 11))
         tied += ratio(same, one).tied
         found += ratio(slow, one).low > 1

@@ -130,10 +130,10 @@ def test_a_student_by_name_is_one_that_can_be_found(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_it_can_be_narrower_too(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
-    facts = distill.run(tmp_path, tuned("full"), {"layers": 6, "ffn": 0.25, "epochs": 0}, Setting(helpdesk_rows, max_length=32))
-    assert (facts["width_before"], facts["width"], facts["layers"]) == (1536, 384, 6)
-    assert facts["parameters_before"] - facts["parameters"] == 6 * 1152 * (2 * 384 + 1)
-    assert task.load_model(tmp_path).config.intermediate_size == 384  # type: ignore[union-attr]
+    facts = distill.run(tmp_path, tuned("full"), {"layers": 6, "ffn": 0.5, "epochs": 0}, Setting(helpdesk_rows, max_length=32))
+    assert (facts["width_before"], facts["width"], facts["layers"]) == (1536, 768, 6)
+    assert facts["parameters_before"] - facts["parameters"] == 6 * 768 * (2 * 384 + 1)
+    assert task.load_model(tmp_path).config.intermediate_size == 768  # type: ignore[union-attr]
 
 
 @pytest.mark.slow

@@ -53,6 +53,15 @@ def test_idle_neurons_go_first_so_nothing_changes(kind: str, with_idle_neurons: 
 
 
 @pytest.mark.slow
+def test_what_is_left_can_be_cut_again(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
+    """A quarter of 1,536 neurons would be as wide as the states, 384: no later trim could tell the layers by their shapes."""
+    setting = Setting(helpdesk_rows, max_length=32)
+    facts = prune_ffn.run(tmp_path, tuned("full"), {"ratio": 0.75, "epochs": 0, "rows": 16}, setting)
+    assert facts["width"] == 400
+    assert len(prune_ffn.feed_forward_blocks(task.load_model(tmp_path))) == 6
+
+
+@pytest.mark.slow
 def test_lora_is_merged_first(tuned: Callable[[str], Path], helpdesk_rows: Path, tmp_path: Path) -> None:
     source = tuned("lora")
     prune_ffn.run(tmp_path, source, {"ratio": 0.01, "epochs": 0, "rows": 16}, Setting(helpdesk_rows, max_length=32))

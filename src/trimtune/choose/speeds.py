@@ -10,9 +10,9 @@ of them, the same draws for A and B. Of few rounds such percentiles are too narr
 for R rounds, t being Student's 97.5% point with R − 1 degrees of freedom (Hesterberg 2014, arXiv 1411.5279: the expanded
 percentile interval).
 
-Two processes of one artifact differ for as long as they live (where their memory lies): by 1.5% in standard deviation on 2
-cores of a Zen 4, one row at a time; for many rows together the same is assumed. Rounds can't show that, so it is added to the
-interval, in squares.
+Two processes of one artifact differ for as long as they live (where their memory lies, on which core a neighbor works): by 1.5%
+in standard deviation in one hour and 2.5% in another, on 2 virtual cores of a Zen 4, one row at a time; for many rows together
+the same is assumed. Rounds can't show that, so the larger is added to the interval, in squares.
 
 Candidates of two sessions never stood side by side: their rounds are drawn apart, and the ends of the interval are moved outward
 by as much as the pace had changed for the candidate that was in both.
@@ -41,7 +41,7 @@ LATENCY, THROUGHPUT = PREFERRED["latency"], PREFERRED["throughput"]
 TIMED = {LATENCY: "ms", THROUGHPUT: "bulk_ms"}
 """readings that are compared so → where their times stand among a candidate's turns"""
 RESAMPLES = 2000
-_PROCESS = 0.015
+_PROCESS = 0.025
 """standard deviation of the logarithm of two processes' times, where both run one artifact"""
 
 

@@ -16,7 +16,7 @@ Two candidates are compared round by round, since what slows the machine for a w
 
 Its 95% interval is a bootstrap (Efron & Tibshirani 1993, chapter 13): rounds are drawn with replacement, then rows inside each
 of them, the same for A and B, 2,000 times; the percentiles are moved outward for the small number of rounds (Hesterberg 2014,
-arXiv 1411.5279, the expanded percentile interval), and the 1.5% by which two processes of one artifact differ is added in
+arXiv 1411.5279, the expanded percentile interval), and the 2.5% by which two processes of one artifact may differ is added in
 squares. One is called faster only if the interval leaves 1 out.
 """
 

@@ -19,7 +19,8 @@ section 3, for attention, and for the last layer as the one to learn from, so it
 Answers are computed once per row; for states the teacher runs beside the student in each step, which cost 1.4 to 1.8 times the
 seconds and brought MiniLM no accuracy that 480 and 1,821 test rows could tell, so they are off unless asked for. So is attention,
 for which the teacher is asked once per row: 86.0% of 480 test rows with it, 87.1% without (one seed). `unlabelled` texts and
-changed `copies` of rows have no label: only the teacher's part of the loss counts for them.
+changed `copies` of rows have no label: only the teacher's part of the loss counts for them. Texts are what helped most: MiniLM on
+2,000 rows of SST-2 lost 2.4 points with three layers, and 0.5 when 4,920 sentences more were answered for it.
 
 A `student` by name keeps its own tokenizer, vocabulary and layers; only answers pass from one to the other, so the two may be of
 different families. Its head is drawn with the seed.

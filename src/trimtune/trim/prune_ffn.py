@@ -53,7 +53,8 @@ _MULTIPLE = 16
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ratio: float = Field(0.5, gt=0, lt=1, description="share of each block's neurons to remove; what stays is a multiple of 16")
+    ratio: float = Field(0.5, gt=0, lt=1, description="share of each block's neurons to remove; what stays is a multiple "
+                                                      "of 16, and another width than the states'")
     steps: int = Field(1, ge=1, le=100, description="stages on the way to the ratio, each with a recovery fit of its own")
     criterion: Literal["taylor", "activation", "weight"] = Field("taylor", description="what a neuron's importance is")
     rows: int = Field(512, ge=1, description="training rows that the importances are summed over, drawn with the seed")
@@ -126,9 +127,13 @@ def _beside(down: str, ups: Sequence[str]) -> tuple[str, ...]:
 
 
 def remove(base: Any, blocks: Sequence[Block], scores: Sequence[torch.Tensor], ratio: float) -> tuple[int, float]:
-    """Cut every block to its most important neurons, in place; returns the new width and the share of importance kept."""
+    """Cut every block to its most important neurons, in place; returns the new width and the share of importance kept.
+
+    Never to the states' own width: by that the layers of a block could no longer be told from others by later trims.
+    """
     before = len(scores[0])
     width = min(before, max(_MULTIPLE, round(before * (1 - ratio) / _MULTIPLE) * _MULTIPLE))
+    width += _MULTIPLE * (width == getattr(base.config, "hidden_size", None))
     kept = [score_I.topk(width).indices.sort().values for score_I in scores]
     _cut_to(base, blocks, kept)
     return width, _importance.share_kept(scores, kept)
