@@ -162,7 +162,7 @@ def test_it_finds_the_blocks_of_other_encoders() -> None:
             prune_ffn.remove(model, blocks, [torch.arange(64.0)] * count, 0.5)
             ids = torch.randint(5, 99, (2, 7))
             assert model(input_ids=ids).logits.shape[0] == 2
-            assert type(model)(model.config).get_submodule(blocks[0][0][0]).out_features == 32
+            assert type(model)(model.config).get_submodule(blocks[0][0][0]).out_features == 48
 
 
 def test_gate_and_what_it_gates_in_one_matrix_are_refused() -> None:

@@ -203,9 +203,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cut(small: Path, helpdesk_rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with half its neurons and, of all heads together, half its heads."""
+    """The same with a quarter of its neurons and, of all heads together, half its heads."""
     home, setting = tmp_path_factory.mktemp("cut"), Setting(helpdesk_rows, max_length=32)
-    prune_ffn.run(home / "ffn", small, {"epochs": 0, "rows": 32}, setting)
+    prune_ffn.run(home / "ffn", small, {"ratio": 0.75, "epochs": 0, "rows": 32}, setting)
     facts = prune_heads.run(home / "heads", home / "ffn", {"epochs": 0, "rows": 32, "scope": "model"}, setting)
     assert sum(facts["heads"]) == 4
     return home / "heads"
