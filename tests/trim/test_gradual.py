@@ -14,11 +14,11 @@ from trimtune.tasks import text_classification as task
 from trimtune.tune.recovery import Setting
 
 ENCODER = "bert.encoder.layer.1"
-CUT = {"prune_ffn": (f"{ENCODER}.intermediate.dense.weight", 0, (80, 64)),
+CUT = {"prune_ffn": (f"{ENCODER}.intermediate.dense.weight", 0, (80, 48)),
        "prune_heads": (f"{ENCODER}.attention.self.value.weight", 0, (32, 32)),
        "prune_width": ("bert.embeddings.word_embeddings.weight", 1, (32, 32))}
 """a tensor that loses rows (0) or columns (1), and how many are left after each of two stages on the way to a half or more"""
-RATIO = {"prune_ffn": 0.6, "prune_heads": 0.5, "prune_width": 0.5}
+RATIO = {"prune_ffn": 0.7, "prune_heads": 0.5, "prune_width": 0.5}
 
 
 @pytest.mark.slow
