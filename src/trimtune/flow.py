@@ -30,7 +30,7 @@ from trimtune.study.expand import expand
 from trimtune.study.stored import prepared
 from trimtune.tasks._base import base_of, reading_of
 from trimtune.tasks._smaller import rival_of
-from trimtune.trim._chain import trimmed
+from trimtune.trim._chain import refuse_lacking, trimmed
 from trimtune.tune import forecast
 from trimtune.tune.cost import cost
 from trimtune.tune.every_method import Tuned, tuned_of
@@ -51,6 +51,7 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         rows, facts = prepared(study, store)
         base = base_of(study, facts.labels, store)
         candidates, settings = expand(study), settings_of(study)
+        refuse_lacking(candidates)
         rival = rival_of(study, base, facts.labels, store)
 
         store.stage("tune")
@@ -98,6 +99,7 @@ def plan(study: Study, runs: Path, watch: Watch | None = None) -> Plan:
     warm_up()
     rows, facts = prepared(study, store)
     base, candidates = base_of(study, facts.labels, store), expand(study)
+    refuse_lacking(candidates)
     rival = rival_of(study, base, facts.labels, store)
     forecasts = {method.label: forecast.of(method, study, base, rows, store) for method in study.tune}
     forecasts |= {candidate.method_label: forecast.of(candidate.method, rival.study, rival.base, rows, store)

@@ -41,6 +41,20 @@ def test_a_whole_checkpoint_stays_the_file_it_was(tmp_path):
     assert (tmp_path / "model.safetensors").stat().st_ino == before
 
 
+def test_a_head_for_other_labels_is_left_out_and_the_rest_is_kept(tmp_path):
+    whole, folder = tmp_path / "whole", tmp_path / "base"
+    link_tree(locate("minilm"), tmp_path / "plain")
+    task.describe_base(tmp_path / "plain", ["negative", "positive"])
+    task.load_base(tmp_path / "plain").save_pretrained(whole)
+    link_tree(whole, folder)
+    task.describe_base(folder, ["a", "b", "c"])
+    assert task.complete(folder) == []
+    before, after = (load_file(path / "model.safetensors") for path in (whole, folder))
+    assert before.keys() - after.keys() == {"classifier.weight", "classifier.bias"}
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+    assert task.load_base(folder).classifier.weight.shape == (3, 384)
+
+
 def test_a_model_that_a_trim_cut_is_refused(tmp_path):
     folder = tmp_path / "cut"
     link_tree(locate("minilm"), folder)

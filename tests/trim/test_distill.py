@@ -13,9 +13,11 @@ import torch
 from trimtune import parts
 from trimtune.errors import TrimtuneError
 from trimtune.study import data
+from trimtune.study.expand import expand
 from trimtune.study.read import read
 from trimtune.tasks import text_classification as task
 from trimtune.trim import _student, distill, prune_vocabulary
+from trimtune.trim._chain import refuse_lacking
 from trimtune.tune import boundary, distilling
 from trimtune.tune.recovery import Setting
 
@@ -122,10 +124,20 @@ def test_a_student_by_name_is_one_that_can_be_found(tmp_path: Path) -> None:
     assert use.config["student"] == str(tmp_path / "small")
     assert use.label == "distill(student=./small)"
     study.write_text(study.read_text().replace("./small", "minilm, layers: 2"))
-    with pytest.raises(TrimtuneError, match="a student by name has its own layers"):
+    with pytest.raises(TrimtuneError, match="student: minilm has its own layers"):
         read(study)
     with pytest.raises(TrimtuneError, match="student: minilm was given for the task causal_lm"):
         distill.run(tmp_path, tmp_path, {"student": "minilm"}, Setting(tmp_path, task="causal_lm"))
+
+
+def test_a_student_that_can_not_be_had_is_told_before_anything_is_tuned(tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    study = tmp_path / "study.yaml"
+    study.write_text("name: s\ndata: helpdesk\ntune: [full]\ntrim: [{distill: {student: ./small}}]\nengine: [torch_eager]\n")
+    with pytest.raises(TrimtuneError, match=r"trim distill\(student=./small\): model: the folder .*small has no config.json"):
+        refuse_lacking(expand(read(study)))
+    study.write_text(study.read_text().replace("{student: ./small}", "{layers: 2}"))
+    refuse_lacking(expand(read(study)))
 
 
 @pytest.mark.slow

@@ -50,7 +50,8 @@ def _standing(picked: Row, best: Row, inside: Sequence[Row], measured: Sequence[
     if prefer != "quality":
         beaten = compared.better(best.name, picked.name)
         behind = f"; {best.name} is {ahead(compared, best.name, picked.name)}" if beaten else ""
-        level = "" if least(picked, READING[prefer]) <= min(least(row, READING[prefer]) for row in inside) else ", within noise"
+        first = min(least(row, READING[prefer]) for row in inside)
+        level = ", within noise, and the best of those" if least(picked, READING[prefer]) > first else ""
         return f"the {MOST[READING[prefer]]} of the {count(inside)} inside the limits{level}{behind}"
     if picked is best:
         return f"{best_of(compared)} of the {count(measured)} measured"

@@ -47,7 +47,8 @@ Save = Annotated[bool, Option("--save", help="Keep this choice: rewrite the run 
 Require = Annotated[list[str] | None, Option("--require", metavar="LIMIT", help="A limit, such as 'size_mb<=25' or "
                                                                                 "'accuracy>=parent-0.01'; may be repeated. They "
                                                                                 "replace the study's.")]
-Preferred = Annotated[Prefer | None, Option("--prefer", help="What decides among those inside the limits.")]
+Preferred = Annotated[Prefer | None, Option("--prefer", help="What decides among those inside the limits; quality: the fastest "
+                                                             "of those that can't be told from the best.")]
 Shipped = Annotated[str, Option("--format", metavar="FORMAT",
                                help="`bundle`, `peft` (the adapter alone), `merged` (plain transformers weights), or what one of "
                                     "the study's engines writes, such as onnx or openvino.")]

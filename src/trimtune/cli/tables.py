@@ -36,7 +36,7 @@ def plain_table(*heads: str, right: tuple[str, ...] = ()) -> Table:
 
 def show_result(result: Result, console: Console, folder: str) -> None:
     """The candidates, best first, the causes of those that failed, the choice in words, the report's path."""
-    narrow = (*_NARROW, PREFERRED.get(result.study.prefer))
+    narrow = (*_NARROW, PREFERRED.get(result.study.prefer), *(limit.reading for limit in result.study.require))
     names = [name for name in _HEADS if (console.width >= _WIDE or name in narrow)
              and (console.width >= _WIDER or name not in _EXTRA) and name in tables.shown(result)]
     heads = [_HEADS[name] for name in names]

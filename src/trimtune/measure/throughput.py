@@ -1,10 +1,10 @@
 """Rows per second when 32 rows are answered together, tokenizing and padding included.
 
-When to use: for work that comes in bulk; threads stay those that were quickest for one row. Protocol: candidates take turns,
-twelve rounds; in a round every candidate gets the same batch of test rows in seeded order (not sorted by length, as rows arrive
-at a server, so padding is paid), once discarded as warm-up and then timed until `seconds` are spent. Reported: the median of
-the rounds' rows per second, with its interval from order statistics: of twelve batches, which differ in length more than the
-machine does. Two candidates are compared batch by batch, as latency's rounds are.
+When to use: for work that comes in bulk. Threads stay those that were quickest for one row, and verdicts of trims go by one row.
+Protocol: candidates take turns, twelve rounds; in a round every candidate gets the same batch of test rows in seeded order (not
+sorted by length, as rows arrive at a server, so padding is paid), once discarded as warm-up and then timed until `seconds` are
+spent. Reported: the median of the rounds' rows per second, with its interval from order statistics: of twelve batches, which
+differ in length more than the machine does. Two candidates are compared batch by batch, as latency's rounds are.
 """
 
 from __future__ import annotations

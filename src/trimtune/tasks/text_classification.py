@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trimtune.errors import TrimtuneError
 from trimtune.records import Study
 from trimtune.store import write_new
 from trimtune.study import data
@@ -53,16 +54,22 @@ def describe_base(folder: Path, labels: Sequence[str]) -> None:
 def complete(folder: Path) -> list[str]:
     """Give a model folder the weights that its checkpoint lacks beside the head (a pooler, say), drawn once from seed 0.
 
-    So every step finds the same ones. Returns their names; the head itself is left to each fit's own seed.
+    So every step finds the same ones. Returns their names; the head itself is left to each fit's own seed, and one that was made
+    for another count of labels is left out.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
 
     torch.manual_seed(0)
     model, found = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype="float32", use_safetensors=True, trust_remote_code=False, output_loading_info=True)
+        folder, dtype="float32", use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+        ignore_mismatched_sizes=True)
     lacking = sorted(name for name in found["missing_keys"] if name.split(".")[0] not in HEADS)
-    if lacking:
+    other = [str(each[0]) for each in found["mismatched_keys"]]
+    if unlike := [name for name in other if name.split(".")[0] not in HEADS]:
+        raise TrimtuneError(f"model: weights in {folder} have other shapes than its config says: {', '.join(unlike[:3])}.",
+                            "They must be those of one model.", "Save the model again with model.save_pretrained(folder).")
+    if lacking or other:
         kept = {name: value for name, value in model.state_dict().items() if name.split(".")[0] not in HEADS}
         (folder / "model.safetensors").unlink()  # a hard link into somewhere else
         model.save_pretrained(folder, state_dict=kept)

@@ -8,10 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from trimtune import parts
-from trimtune.records import Artifact, Study, Use
+from trimtune.errors import TrimtuneError
+from trimtune.records import Artifact, Candidate, Study, Use
 from trimtune.store import Store, sha256
 from trimtune.tune.precision import working_precision
 from trimtune.tune.recovery import Setting
+
+
+def refuse_lacking(candidates: Sequence[Candidate]) -> None:
+    """Before anything is tuned: what the candidates' trims read beside model and rows must be there.
+
+    Raises:
+        TrimtuneError: a file or a model that a trim names can't be had.
+    """
+    for trim in {trim.label: trim for candidate in candidates for trim in candidate.trims}.values():
+        part = parts.load("trim", trim.name)
+        try:
+            if hasattr(part, "files"):
+                part.files(trim.config)
+        except TrimtuneError as error:
+            raise TrimtuneError(f"trim {trim.label}: {error.given}", error.allowed, error.do) from None
 
 
 def trimmed(trims: Sequence[Use], tuned: Artifact, rows: Artifact, study: Study, store: Store) -> list[Artifact]:

@@ -66,8 +66,9 @@ class Config(BaseModel):
     layers: int | None = Field(None, ge=1, description="layers that the student keeps, evenly spread, the last one among them; "
                                                        "null: half of them")
     ffn: float = Field(1.0, gt=0, le=1, description="share of each feed-forward block's neurons that it keeps, as by prune_ffn")
-    student: str | None = Field(None, description="a smaller pretrained model to teach instead of one cut out of the teacher: "
-                                                  "`minilm`, a folder or a hub id")
+    student: str | None = Field(None, description="a smaller pretrained model of text classifiers to teach instead of one cut "
+                                                  "out of the teacher: a folder or a hub id; not with layers, ffn, states or "
+                                                  "attention")
     epochs: int = Field(4, ge=0, le=1000, description="passes over the training rows and what is added to them; 0: no fit")
     learning_rate: float = Field(3e-4, gt=0, le=1, description="of the fit, which trains every weight of the student")
     teacher: float = Field(0.5, ge=0, le=1, description="share of the loss that the teacher's answers give; the labels the rest")
@@ -98,7 +99,8 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _has_its_own_layers(self) -> Config:
         if self.student and (self.layers or self.ffn < 1 or self.states or self.attention):
-            raise ValueError("a student by name has its own layers, so layers, ffn, states and attention can't be given with it")
+            raise ValueError(f"student: {self.student} has its own layers, so layers, ffn, states and attention can't be given "
+                             "with it: remove them, or student")
         return self
 
     @model_validator(mode="after")
@@ -110,8 +112,8 @@ class Config(BaseModel):
 
 def files(config: dict[str, Any]) -> list[Path]:
     """What it reads beside the model and the rows."""
-    return [Path(config["unlabelled"])] * bool(config["unlabelled"]) + (
-        _base.files_of(model.locate(config["student"])) if config["student"] else [])
+    texts = [Path(config["unlabelled"])] if config["unlabelled"] else []
+    return texts + (_base.files_of(model.locate(config["student"])) if config["student"] else [])
 
 
 def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) -> dict[str, Any]:

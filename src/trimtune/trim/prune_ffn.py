@@ -56,7 +56,8 @@ class Config(BaseModel):
     ratio: float = Field(0.5, gt=0, lt=1, description="share of each block's neurons to remove; what stays is a multiple "
                                                       "of 16, and another width than the states'")
     steps: int = Field(1, ge=1, le=100, description="stages on the way to the ratio, each with a recovery fit of its own")
-    criterion: Literal["taylor", "activation", "weight"] = Field("taylor", description="what a neuron's importance is")
+    criterion: Literal["taylor", "activation", "weight"] = Field(
+        "taylor", description="a neuron's importance: how the loss changes without it, how strong it is, how strongly it is read")
     rows: int = Field(512, ge=1, description="training rows that the importances are summed over, drawn with the seed")
     epochs: int = Field(2, ge=0, le=100, description="passes of the recovery fit over the training rows; 0 leaves it out")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="of the recovery fit, which trains every weight")
