@@ -81,6 +81,13 @@ def test_the_student_comes_to_answer_and_to_see_as_its_teacher(tuned: Callable[[
     assert off[2] < 0.8 * min(off[:2])
 
 
+def study_of(folder: Path, given: str) -> Path:
+    """A study that distills so."""
+    study = folder / "study.yaml"
+    study.write_text(f"name: s\ndata: helpdesk\ntune: [full]\ntrim: [{{distill: {{{given}}}}}]\nengine: [torch_eager]\n")
+    return study
+
+
 def answered_by(source: Path, rows_folder: Path, folder: Path) -> data.Rows:
     """The rows with this model's answers as labels: its head is random, so the true ones would lead elsewhere."""
     model, rows = task.load_model(source), data.load(rows_folder)
@@ -115,8 +122,7 @@ def test_a_student_by_name_reads_with_its_own_tokenizer_and_learns_the_answers(
 
 
 def test_a_student_by_name_is_one_that_can_be_found(tmp_path: Path) -> None:
-    study = tmp_path / "study.yaml"
-    study.write_text("name: s\ndata: helpdesk\ntune: [full]\ntrim: [{distill: {student: ./small}}]\nengine: [torch_eager]\n")
+    study = study_of(tmp_path, "student: ./small")
     with pytest.raises(TrimtuneError, match=r"study.yaml:4: trim\[0\].distill.student: './small' is no folder, no hub id"):
         read(study)
     (tmp_path / "small").mkdir()
@@ -132,8 +138,7 @@ def test_a_student_by_name_is_one_that_can_be_found(tmp_path: Path) -> None:
 
 def test_a_student_that_can_not_be_had_is_told_before_anything_is_tuned(tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
-    study = tmp_path / "study.yaml"
-    study.write_text("name: s\ndata: helpdesk\ntune: [full]\ntrim: [{distill: {student: ./small}}]\nengine: [torch_eager]\n")
+    study = study_of(tmp_path, "student: ./small")
     with pytest.raises(TrimtuneError, match=r"trim distill\(student=./small\): model: the folder .*small has no config.json"):
         refuse_lacking(expand(read(study)))
     study.write_text(study.read_text().replace("{student: ./small}", "{layers: 2}"))
@@ -187,8 +192,7 @@ def _written(path: Path, texts: list[str]) -> Path:
 
 
 def test_a_study_names_the_file_from_its_own_folder(tmp_path: Path) -> None:
-    study = tmp_path / "study.yaml"
-    study.write_text("name: s\ndata: helpdesk\ntune: [full]\ntrim: [{distill: {unlabelled: more.txt}}]\nengine: [torch_eager]\n")
+    study = study_of(tmp_path, "unlabelled: more.txt")
     with pytest.raises(TrimtuneError, match=r"study.yaml:4: trim\[0\].distill.unlabelled: no such file: .*more.txt"):
         read(study)
     (tmp_path / "more.txt").write_text("a text\n", encoding="utf-8")

@@ -133,8 +133,8 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     teacher = task.load_model(source)
     if wanted.student:
         with TemporaryDirectory() as scratch:
-            student, facts = _by_name(Path(scratch), wanted.student, task, setting)
-            return {**facts, "parameters_before": size(teacher),
+            student = _by_name(Path(scratch), wanted.student, task, setting)
+            return {"student": wanted.student, "parameters_before": size(teacher),
                     **_taught(folder, student, Path(scratch), wanted, setting, teacher, asks=source)}
     student = load(source, task, attention="eager")
     before, count = size(student), len(_student.layers(student))
@@ -149,7 +149,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
             **_taught(folder, student, source, wanted, setting, teacher, stands_for=kept)}
 
 
-def _by_name(scratch: Path, name: str, task: ModuleType, setting: Setting) -> tuple[torch.nn.Module, dict[str, Any]]:
+def _by_name(scratch: Path, name: str, task: ModuleType, setting: Setting) -> torch.nn.Module:
     """A pretrained model with a head for these labels; its folder is `scratch`."""
     from trimtune.tune import fitting
 
@@ -157,11 +157,9 @@ def _by_name(scratch: Path, name: str, task: ModuleType, setting: Setting) -> tu
     _base.copy(scratch, source=model.locate(name), task=setting.task, labels=rows.facts.labels, name=name)
     fitting.set_seed(setting.seed)
     student = load(scratch, task, attention="eager")
-    tokenizer = task.load_tokenizer(scratch)
-    texts = [text for split in (rows.train, rows.validation, rows.test) for text in split.texts]
-    fitting.refuse_long(base_of(student), setting.max_length, lambda: max(
-        map(len, tokenizer(texts, truncation=True, max_length=setting.max_length)["input_ids"])))
-    return student, {"student": name}
+    fitting.refuse_long(base_of(student), setting.max_length,
+                        lambda: fitting.longest(task, scratch, rows, setting.max_length, None))
+    return student
 
 
 def _taught(folder: Path, student: torch.nn.Module, source: Path, wanted: Config, setting: Setting, teacher: torch.nn.Module,

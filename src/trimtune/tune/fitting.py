@@ -60,7 +60,7 @@ def fit(folder: Path, *, base: Path, rows: Path, task: str, model_name: str, met
         feed, validation = token_feeds(model, part, base, splits, max_length, reading, packing_, batch_size)
     else:
         feed, validation = feature_feeds(model, features_, splits)
-    refuse_long(model, max_length, partial(_longest, part, base, splits, max_length, reading))
+    refuse_long(model, max_length, partial(longest, part, base, splits, max_length, reading))
     learning = Learning(model, feed.tokens | validation.tokens, precision.dtype("fp32" if on_features else precision_), team)
     if features_ is not None and not on_features:
         feed, validation = boundary.feeds(model, features_, settings.top_layers(config_), feed, validation)
@@ -121,7 +121,8 @@ def refuse_long(model: Any, max_length: int, longest_of: Callable[[], int]) -> N
                             f"Set fit.max_length to {held - virtual} or less.")
 
 
-def _longest(part: ModuleType, base: Path, splits: Any, max_length: int, reading: dict[str, Any] | None) -> int:
+def longest(part: ModuleType, base: Path, splits: Any, max_length: int, reading: dict[str, Any] | None) -> int:
+    """Tokens of the longest row of any split, as the tokenizer in `base` reads them, cut at `max_length`."""
     tokenizer = part.load_tokenizer(base)
     return max(len(row) for name in ("train", "validation", "test")
                for row in part.inputs(tokenizer, getattr(splits, name), max_length, name, **reading or {}).ids)
