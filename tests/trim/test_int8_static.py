@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,41 @@ def test_openvino_has_no_entropy(trimmed: Callable[..., Path], texts: list[str])
     openvino_ir._openvino()
     with pytest.raises(TrimtuneError, match="NNCF has no such calibration"):
         _openvino_int8.static(None, trimmed(calibration="entropy"), texts, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["minmax", "percentile"])
+def test_openvino_keeps_nothing_of_a_row_and_finds_what_nncf_finds(kind: str, source: Path, trimmed: Callable[..., Path],
+                                                                   texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino_ir._openvino()
+    import torch
+    from nncf.common.tensor_statistics.collectors import MeanAggregator
+
+    held, mean = [], MeanAggregator.aggregate
+    model = task.load_model(source)
+    for name, values in model.named_parameters():
+        if name.endswith("bias"):  # at zero they are folded away, and no bias is corrected
+            torch.nn.init.normal_(values)
+
+    def watched(self: Any) -> Any:
+        held.append((self._collected_samples, len(self._container)))
+        return mean(self)
+
+    def constants() -> list[Any]:
+        graph = openvino_ir._traced(model, 64)
+        found, _ = _openvino_int8.static(graph, trimmed(calibration=kind, rows=40), texts, 64)
+        return [node.data for node in found.get_ops() if node.get_type_name() == "Constant"]
+
+    monkeypatch.setattr(MeanAggregator, "aggregate", watched)
+    ours = constants()
+    assert held and set(held) == {(40, 1)}
+    held.clear()
+    monkeypatch.setattr(_openvino_int8, "_running_means", nullcontext)
+    theirs = constants()
+    assert set(held) == {(40, 40)}, "NNCF keeps every row's; when it no longer does, _running_means can go"
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        if one.dtype == np.int8:
+            assert (one == other).mean() > 0.999, "a weight that SmoothQuant moved across a rounding edge"
+        else:
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
