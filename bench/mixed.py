@@ -31,7 +31,7 @@ from trimtune.ship.predictor import logits_of
 from trimtune.store import link_tree
 from trimtune.study import data
 from trimtune.tasks import text_classification as task
-from trimtune.trim._mixing import lost
+from trimtune.trim._judges import lost
 from trimtune.tune.recovery import Setting
 
 UNIFORM: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -69,7 +69,7 @@ def _usage(error: Any, words: list[str]) -> int:
     elif context and parameter is not None and (record := parameter.get_help_record(context)):
         allowed = "  ".join(record)
     given = shlex.join(words)[:200] or "trimtune"
-    fault = " ".join(str(error.format_message()).split()).rstrip(".")
+    fault = " ".join(str(error.format_message()).split()).replace("Value error, ", "").rstrip(".")
     return _say(f"{given}: {fault}.\nAllowed: {allowed}\nSee `{path} --help`.", 2)
 
 

@@ -51,7 +51,7 @@ def run(study: Study, runs: Path, watch: Watch | None = None) -> Result:
         rows, facts = prepared(study, store)
         base = base_of(study, facts.labels, store)
         candidates, settings = expand(study), settings_of(study)
-        refuse_lacking(candidates)
+        refuse_lacking(candidates, study.task)
         rival = rival_of(study, base, facts.labels, store)
 
         store.stage("tune")
@@ -99,7 +99,7 @@ def plan(study: Study, runs: Path, watch: Watch | None = None) -> Plan:
     warm_up()
     rows, facts = prepared(study, store)
     base, candidates = base_of(study, facts.labels, store), expand(study)
-    refuse_lacking(candidates)
+    refuse_lacking(candidates, study.task)
     rival = rival_of(study, base, facts.labels, store)
     forecasts = {method.label: forecast.of(method, study, base, rows, store) for method in study.tune}
     forecasts |= {candidate.method_label: forecast.of(candidate.method, rival.study, rival.base, rows, store)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -200,6 +200,15 @@ class Artifact(Record):
     environment: dict[str, str] = {}
     folder: Path = Field(default=Path(), exclude=True)
     reused: bool = Field(default=False, exclude=True)
+
+
+class Quantity(NamedTuple):
+    """What a reading is of: its unit, which way is better, and what reports call it and say of it."""
+
+    unit: str
+    better: Better
+    title: str
+    meaning: str
 
 
 class Reading(Record):

@@ -81,6 +81,7 @@ def test_a_wrong_command_line(words: list[str], named: str, here: Path, capsys: 
     assert out == ""
     assert named in error
     assert "Traceback" not in error
+    assert "Value error" not in error
     assert len(error.strip().splitlines()) >= 3, error
     assert "inside trimtune" not in error
     assert contents(here) == before

@@ -92,6 +92,16 @@ def test_the_table_shows_the_pick_first_and_why_others_failed(run_folder: Path, 
     assert sum(line.startswith("×") for line in lines) > 5
 
 
+@pytest.mark.parametrize("width", [80, 130])
+def test_the_table_shows_what_decides(run_folder: Path, width: int, capsys: pytest.CaptureFixture[str],
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["choose", str(run_folder), "--require", "macro_f1>=0.8"]) == 0
+    head, first, *_ = capsys.readouterr().out.splitlines()
+    assert "Macro-F1" in head
+    assert f"{results.full().row(first.split()[1]).readings['macro_f1'].value:.1%}" in first
+
+
 def test_the_table_shows_what_trimming_brought() -> None:
     """In words where there is room, else by a mark; and each verdict in full below."""
     from io import StringIO

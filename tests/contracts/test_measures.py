@@ -53,7 +53,7 @@ def test_shape_of_a_measure(name: str) -> None:
     assert module.__doc__
     assert len(module.__doc__) > 80
     assert module.ROUNDS >= 1
-    assert all(unit and better in ("higher", "lower") for unit, better in module.READINGS.values())
+    assert all(all(quantity) and quantity.better in ("higher", "lower") for quantity in module.READINGS.values())
     assert callable(module.sample)
     assert callable(module.summarize)
 

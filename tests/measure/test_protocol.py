@@ -72,6 +72,7 @@ def test_rounds_beside_another_process_are_taken_again_and_said(store: Store, ro
             process.wait()
     assert "rounds were taken again, since other processes took" in found.readings["a"]["latency_p50_ms"].note
     assert not found.readings["a"]["accuracy"].note
+    assert "rounds" not in found.readings["a"]["load_ms"].note, "taken once, and nobody watched"
     assert len(found.by_round["a"].ms) == latency.ROUNDS, "each round once, however often it was taken"
     assert found.by_round["a"].slowed > 1
 

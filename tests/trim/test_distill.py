@@ -140,9 +140,11 @@ def test_a_student_that_can_not_be_had_is_told_before_anything_is_tuned(tmp_path
     (tmp_path / "small").mkdir()
     study = study_of(tmp_path, "student: ./small")
     with pytest.raises(TrimtuneError, match=r"trim distill\(student=./small\): model: the folder .*small has no config.json"):
-        refuse_lacking(expand(read(study)))
+        refuse_lacking(expand(read(study)), "text_classification")
+    with pytest.raises(TrimtuneError, match="student: .* was given for the task causal_lm"):
+        refuse_lacking(expand(read(study)), "causal_lm")
     study.write_text(study.read_text().replace("{student: ./small}", "{layers: 2}"))
-    refuse_lacking(expand(read(study)))
+    refuse_lacking(expand(read(study)), "text_classification")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from trimtune.errors import TrimtuneError
 from trimtune.ship.predictor import logits_of
 from trimtune.study import data
 from trimtune.tasks import text_classification as task
-from trimtune.trim import _few_bits, _grids, _mixing, mixed
+from trimtune.trim import _few_bits, _grids, _judges, _mixing, mixed
 from trimtune.tune.recovery import Setting
 
 KINDS = ("float", "int8", "int4", "ternary", "binary")
@@ -59,12 +59,12 @@ def test_what_is_lost_by_hand() -> None:
     parent = logits([0.6, 0.4]).repeat(10, 1)
     changed = torch.cat([logits([0.2, 0.8]).repeat(5, 1), parent[5:]])
     labels = torch.tensor([0, 0, 0, 0, 1, 0, 0, 1, 1, 1])
-    assert _mixing.sharpness(parent, labels) == pytest.approx(1, abs=1e-6)
-    found = _mixing.lost(parent, changed, labels)
+    assert _judges.sharpness(parent, labels) == pytest.approx(1, abs=1e-6)
+    found = _judges.lost(parent, changed, labels)
     assert found.points == pytest.approx(100 * 5 * 0.2 / 10)
     assert (found.worse, found.better, found.observed, found.agreement, found.rows) == (4, 1, 30, 50, 10)
     assert found.divergence == pytest.approx((0.6 * np.log(3) + 0.4 * np.log(1 / 2)) / 2, abs=1e-6)
-    same = _mixing.lost(parent, parent, labels)
+    same = _judges.lost(parent, parent, labels)
     assert (same.points, same.observed, same.agreement, same.divergence) == (0, 0, 100, 0)
 
 
@@ -73,20 +73,20 @@ def test_a_parent_that_is_too_unsure_is_calibrated_first() -> None:
     parent = 3 * torch.randn(4000, 5, generator=draw)
     labels = parent.softmax(-1).multinomial(1, generator=draw).squeeze(1)
     changed = parent + torch.randn(4000, 5, generator=draw)
-    honest, unsure = _mixing.lost(parent, changed, labels), _mixing.lost(0.2 * parent, changed, labels)
-    assert _mixing.sharpness(0.2 * parent, labels) == pytest.approx(5, rel=0.1)
+    honest, unsure = _judges.lost(parent, changed, labels), _judges.lost(0.2 * parent, changed, labels)
+    assert _judges.sharpness(0.2 * parent, labels) == pytest.approx(5, rel=0.1)
     assert unsure.points == pytest.approx(honest.points, rel=0.02)
     assert honest.points == pytest.approx(honest.observed, rel=0.25), "of many rows the labels tell the same"
 
 
 def test_a_lucky_row_hides_no_lost_one_and_an_unlucky_one_is_no_loss() -> None:
-    lucky = _mixing.Lost(points=0.9, observed=-0.3, worse=4, better=5, rows=288, agreement=97, divergence=0)
+    lucky = _judges.Lost(points=0.9, observed=-0.3, worse=4, better=5, rows=288, agreement=97, divergence=0)
     assert not lucky.within(0.5)
-    unlucky = _mixing.Lost(points=0.2, observed=0.69, worse=5, better=3, rows=288, agreement=97, divergence=0)
+    unlucky = _judges.Lost(points=0.2, observed=0.69, worse=5, better=3, rows=288, agreement=97, divergence=0)
     assert unlucky.within(0.5)
-    shown = _mixing.Lost(points=0.2, observed=5, worse=16, better=2, rows=288, agreement=90, divergence=0)
+    shown = _judges.Lost(points=0.2, observed=5, worse=16, better=2, rows=288, agreement=90, divergence=0)
     assert not shown.within(0.5), "14 rows are more than chance makes of 18"
-    assert _mixing.Lost(points=0, observed=0, worse=0, better=0, rows=9, agreement=100, divergence=0).within(0)
+    assert _judges.Lost(points=0, observed=0, worse=0, better=0, rows=9, agreement=100, divergence=0).within(0)
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 7, 36])
@@ -181,7 +181,7 @@ def test_the_fragile_layers_keep_more_bits(small: Path, rows: Path, tmp_path: Pa
     validation = data.load(rows).validation
     parent = answered(source, validation.texts)
     runs = answered(tmp_path / "trim", validation.texts, torch_eager.load(tmp_path / "engine", 1))
-    found = _mixing.lost(torch.from_numpy(parent), torch.from_numpy(runs), torch.tensor(validation.labels))
+    found = _judges.lost(torch.from_numpy(parent), torch.from_numpy(runs), torch.tensor(validation.labels))
     assert found.points == pytest.approx(facts["lost"]["points"], abs=0.3)
     assert found.divergence == pytest.approx(facts["lost"]["divergence"], rel=0.2)
     table = 30522 * (64 + 4)

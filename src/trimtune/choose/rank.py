@@ -37,7 +37,8 @@ def pick(inside: Sequence[Row], compared: Compared, prefer: Prefer, speeds: Spee
     quality: of those to whom no other inside is significantly better, the fastest; of those that can't be told from it in speed
     the smallest, then the one with the least latency, then by name.
     Widening the limits only adds candidates, so the new pick is never significantly worse than the old one, which is
-    still among them. latency, throughput, size, cost: of those that equal the least within noise, the best, then the faster.
+    still among them. latency, throughput, size, cost: of those that equal the least within noise, the best, then the
+    least in what is preferred, then the faster.
     """
     if prefer == "quality":
         level = least_of(unbeaten(inside, compared), LATENCY, speeds)

@@ -1,9 +1,9 @@
 """What each candidate's trims brought: gain, trade, no gain here, or unsafe.
 
 A candidate is compared with its parent (the same method and engine, the last trim left out), and with each shorter chain that was
-measured. Size by the bytes on disk, speed by rounds of one row (speeds.py), whatever the study prefers, quality by the paired
-test on the same test rows (compare.py, likelihood.py): what isn't shown counts as equal. Sizes within 1% are equal. Of
-classifiers it is said too how many rows both answer alike (agreement.py).
+measured; where none was, with the plainest that has some of its trims. Size by the bytes on disk, speed by rounds of one row
+(speeds.py), whatever the study prefers, quality by the paired test on the same test rows (compare.py, likelihood.py): what isn't
+shown counts as equal. Sizes within 1% are equal. Of classifiers it is said too how many rows both answer alike (agreement.py).
 """
 
 from __future__ import annotations

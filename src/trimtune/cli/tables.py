@@ -25,6 +25,7 @@ _EXTRA = ("format_valid", "forgetting")
 _HEADS = {"accuracy": "accuracy", "perplexity": "perplexity", "bleu": "BLEU", "format_valid": "valid", "forgetting": "forgets",
           "latency_p50_ms": "p50 ms", "latency_p95_ms": "p95 ms", "throughput_rows_per_s": "rows/s", "tokens_per_s": "tokens/s",
           "peak_memory_mb": "mem MB", "size_mb": "size MB", "fit_seconds": "fit s"}
+"""what is short of a title; another reading that a limit names has its own, and its unit in each cell"""
 
 
 def plain_table(*heads: str, right: tuple[str, ...] = ()) -> Table:
@@ -36,10 +37,11 @@ def plain_table(*heads: str, right: tuple[str, ...] = ()) -> Table:
 
 def show_result(result: Result, console: Console, folder: str) -> None:
     """The candidates, best first, the causes of those that failed, the choice in words, the report's path."""
-    narrow = (*_NARROW, PREFERRED.get(result.study.prefer), *(limit.reading for limit in result.study.require))
-    names = [name for name in _HEADS if (console.width >= _WIDE or name in narrow)
+    limited = [limit.reading for limit in result.study.require]
+    narrow = (*_NARROW, PREFERRED.get(result.study.prefer), *limited)
+    names = [name for name in dict.fromkeys((*_HEADS, *limited)) if (console.width >= _WIDE or name in narrow)
              and (console.width >= _WIDER or name not in _EXTRA) and name in tables.shown(result)]
-    heads = [_HEADS[name] for name in names]
+    heads = [_HEADS.get(name, words.title(name)) for name in names]
     measured = [line for line in tables.lines(result) if line.row.status == "measured"]
     judged, short = any(line.verdict for line in measured), console.width < _WIDER
     table = plain_table("", "candidate", *heads, *["" if short else "trimming"] * judged, right=tuple(heads))
@@ -104,7 +106,7 @@ def _cell(row: Any, name: str) -> str:
         return "–"
     if row.packed == "simulated" and name in tables.COSTS:
         return "sim."
-    if name in _EXTRA:
+    if name in _EXTRA or name not in _HEADS:
         return words.value(reading)
     if name != "accuracy":
         return words.number(reading.value)

@@ -55,7 +55,14 @@ def why_not(candidate: Candidate, task: str, model: Path | None = None) -> str |
         return f"{engine} has no {wanted} for {task}; it has {', '.join(has)}"
     trim = _reshaping(candidate, model) if model and getattr(part, "PLAIN_SHAPES", False) else None
     return trim and (f"{engine} builds a model from its config alone, and {trim} leaves linear layers in shapes that this "
-                     "model's config can't say: use torch_eager, onnx_runtime or openvino_ir")
+                     f"model's config can't say: use {' or '.join(_of_any_shape(task, wanted))}")
+
+
+def _of_any_shape(task: str, numerics: str) -> list[str]:
+    """The engines that run what any trim leaves, in this number format."""
+    engines = {name: parts.load("engine", name) for name in parts.names("engine")}
+    return [name for name, part in engines.items()
+            if not getattr(part, "PLAIN_SHAPES", False) and numerics in part.NUMERICS.get(task, ())]
 
 
 def _reshaping(candidate: Candidate, model: Path) -> str | None:

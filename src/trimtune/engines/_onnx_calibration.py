@@ -42,7 +42,7 @@ def calibrated(graph: Any, path: Path, session: Callable[[Path], Any], source: P
         StepFailed: an activation is no finite number.
     """
     settings = _calibrated.read(source)
-    rows = _calibrated.chosen(texts, settings, "onnx_runtime")
+    rows = _calibrated.chosen(texts, settings)
     widths = {node.input[0]: matrix.dims[0] for node, matrix in _onnx_static.products(graph)}
     ids = text_classification.load_tokenizer(source)(rows, truncation=True, max_length=max_length)["input_ids"]
     inputs = batches(ids, _AT_ONCE_BYTES // (4 * sum(widths.values())))

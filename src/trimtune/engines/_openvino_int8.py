@@ -55,7 +55,7 @@ def static(graph: Any, source: Path, texts: Sequence[str], max_length: int) -> t
         TrimtuneError: no settings, no rows, or a calibration that NNCF doesn't have.
     """
     settings = _calibrated.read(source)
-    rows = _calibrated.chosen(texts, settings, "openvino_ir")
+    rows = _calibrated.chosen(texts, settings)
     return (quantized(graph, source, rows, max_length, settings),
             {"calibration": settings.calibration, "calibration_rows": len(rows)})
 

@@ -135,7 +135,7 @@ def _block(job: Job, names: list[str]) -> Taken:
         for name, error in _start(job, names, workers, clock).items():
             leave(name, error)
         for measure, config in job.configs.items():
-            if rounds[measure] == 1:  # what is taken once isn't timed
+            if rounds[measure] == 1:  # nothing is compared by what is taken once, so nobody watches
                 turns(measure, config, 0)
             else:
                 told_of.watched(rounds[measure], partial(turns, measure, config), partial(forget, measure), outside)

@@ -26,13 +26,22 @@ from trimtune.engines._decoding import Answer, generate
 from trimtune.measure import _text_scores
 from trimtune.measure._intervals import bootstrap, wilson
 from trimtune.measure._lm_subject import LMSubject, Prompt
-from trimtune.records import AnswerFormat, Better, Reading, Study
+from trimtune.records import AnswerFormat, Quantity, Reading, Study
 from trimtune.study.answer_format import matcher
 
 TASKS = ("causal_lm",)
-READINGS: dict[str, tuple[str, Better]] = {
-    "bleu": ("points", "higher"), "rouge_l": ("fraction", "higher"), "exact_match": ("fraction", "higher"),
-    "number_match": ("fraction", "higher"), "ended": ("fraction", "higher"), "format_valid": ("fraction", "higher")}
+READINGS = {
+    "bleu": Quantity("points", "higher", "BLEU",
+                     "How many runs of one to four words the answers share with the references, 0 to 100."),
+    "rouge_l": Quantity("fraction", "higher", "ROUGE-L",
+                        "Words that stand in the same order in an answer and in its best reference."),
+    "exact_match": Quantity("fraction", "higher", "Exact match",
+                            "Share of answers that are a reference, but for case, punctuation and spaces."),
+    "number_match": Quantity("fraction", "higher", "Number match",
+                             "Share of answers whose last number is the reference's last one."),
+    "ended": Quantity("fraction", "higher", "Ended", "Share of answers that end by themselves before they are cut."),
+    "format_valid": Quantity("fraction", "higher", "Format valid",
+                             "Share of answers that have the format that the study asks for.")}
 NEEDS = {"format_valid": "format"}
 """reading → the key of a study's `data` without which it isn't read"""
 ROUNDS = 1
@@ -149,5 +158,5 @@ def _share(name: str, hits: list[bool], note: str) -> Reading:
 
 def _reading(name: str, value: float | None, n: int, ends: tuple[float | None, float | None] = (None, None), interval: str = "",
              note: str = "") -> Reading:
-    unit, better = READINGS[name]
+    unit, better, *_ = READINGS[name]
     return Reading(name=name, value=value, unit=unit, better=better, n=n, low=ends[0], high=ends[1], interval=interval, note=note)

@@ -24,10 +24,12 @@ from trimtune.measure import _energy
 from trimtune.measure._candidate import Subject
 from trimtune.measure._intervals import median_range
 from trimtune.measure._timing import quiet
-from trimtune.records import Better, Reading
+from trimtune.records import Quantity, Reading
 
 TASKS = ("causal_lm", "text_classification")
-READINGS: dict[str, tuple[str, Better]] = {"energy_mj_per_row": ("mJ", "lower")}
+READINGS = {
+    "energy_mj_per_row": Quantity("mJ", "lower", "Energy per row",
+        "What the machine's counters of energy say while rows are answered, per row; idle is counted in.")}
 ROUNDS = 6
 
 
@@ -63,7 +65,7 @@ def taken(subject: Subject, config: Config, counters: list[_energy.Counter]) -> 
 
 def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Reading]:
     """Median over the rounds, in mJ; `n` counts rounds."""
-    unit, better = READINGS["energy_mj_per_row"]
+    unit, better, *_ = READINGS["energy_mj_per_row"]
     lacking = next((each["lacking"] for each in samples if "lacking" in each), "")
     if lacking:
         return {"energy_mj_per_row": Reading(name="energy_mj_per_row", value=None, unit=unit, better=better, n=0, note=lacking)}

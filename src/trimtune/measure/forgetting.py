@@ -29,7 +29,7 @@ from trimtune.engines._torch_decoder import TorchDecoder
 from trimtune.measure import _likelihood
 from trimtune.measure._intervals import bootstrap
 from trimtune.measure._lm_subject import LMSubject
-from trimtune.records import Better, Reading, Study
+from trimtune.records import Quantity, Reading, Study
 from trimtune.study import general
 from trimtune.study.turns import TEXT, Turn
 from trimtune.tasks._chunked_loss import IGNORED
@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TASKS = ("causal_lm",)
-READINGS: dict[str, tuple[str, Better]] = {"general_perplexity": ("1", "lower"), "forgetting": ("nats", "lower")}
+READINGS = {
+    "general_perplexity": Quantity("1", "lower", "General perplexity", "Perplexity of general text that nothing was tuned on."),
+    "forgetting": Quantity("nats", "lower", "Forgetting",
+                           "How much more a token of general text surprises it than the untuned model, in nats; below 0: less.")}
 ROUNDS = 1
 
 
@@ -122,6 +125,6 @@ def _mean(sums_B2: np.ndarray) -> np.ndarray:
 
 
 def _reading(name: str, value: float | None, n: int, ends: tuple[float | None, float | None], note: str = "") -> Reading:
-    unit, better = READINGS[name]
+    unit, better, *_ = READINGS[name]
     return Reading(name=name, value=value, unit=unit, better=better, n=n, low=ends[0], high=ends[1],
                    interval="bootstrap over paragraphs 95%" if value is not None else "", note=note)

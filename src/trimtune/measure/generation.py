@@ -19,8 +19,9 @@ Two candidates are compared by their whole answers, round by round, since what s
     ratio = median over rounds r of  answer_A[r] / answer_B[r]      answer: latency_p50_ms of one round
 
 Its 95% interval is a bootstrap over rounds (Efron & Tibshirani 1993, chapter 13), 2,000 times; the percentiles are moved outward
-for the small number of rounds (Hesterberg 2014, arXiv 1411.5279, the expanded percentile interval). One is called faster only if
-the interval leaves 1 out.
+for the small number of rounds (Hesterberg 2014, arXiv 1411.5279, the expanded percentile interval), and the 2.5% by which two
+processes of one artifact may differ is added in squares; what the machine drifted between two sessions, and what other load may
+have slowed, outright. One is called faster only if the interval leaves 1 out.
 """
 
 from __future__ import annotations
@@ -37,12 +38,19 @@ from trimtune.engines._decoding import padded
 from trimtune.measure._intervals import median_range, percentile_interval, samples_needed
 from trimtune.measure._lm_subject import LMSubject
 from trimtune.measure._timing import passes, quiet
-from trimtune.records import Better, Reading
+from trimtune.records import Quantity, Reading
 
 TASKS = ("causal_lm",)
-READINGS: dict[str, tuple[str, Better]] = {
-    "latency_p50_ms": ("ms", "lower"), "first_token_ms": ("ms", "lower"), "tokens_per_s": ("tokens/s", "higher"),
-    "tokens_per_s_8": ("tokens/s", "higher"), "kv_cache_mb": ("MB", "lower")}
+READINGS = {
+    "latency_p50_ms": Quantity("ms", "lower", "Latency p50",
+                               "Time for a whole answer; half of the answers came at least this fast."),
+    "first_token_ms": Quantity("ms", "lower", "First token",
+        "Time from a prompt's tokens to the first token of its answer; half of them came at least this fast."),
+    "tokens_per_s": Quantity("tokens/s", "higher", "Tokens per second",
+                             "Tokens of one answer written per second, once the prompt is taken in."),
+    "tokens_per_s_8": Quantity("tokens/s", "higher", "Tokens per second, 8 rows",
+                               "Tokens written per second by eight answers together."),
+    "kv_cache_mb": Quantity("MB", "lower", "KV cache", "Keys and values that the model keeps for eight answers.")}
 ROUNDS = 6
 TURNS = "ms"
 _TOGETHER = 8
@@ -137,5 +145,5 @@ def _rate(name: str, taken: list[tuple[int, float]], rows: int) -> Reading:
 
 def _reading(name: str, value: float | None, n: int, low: float | None = None, high: float | None = None, interval: str = "",
              note: str = "") -> Reading:
-    unit, better = READINGS[name]
+    unit, better, *_ = READINGS[name]
     return Reading(name=name, value=value, unit=unit, better=better, n=n, low=low, high=high, interval=interval, note=note)

@@ -17,7 +17,8 @@ Two candidates are compared round by round, since what slows the machine for a w
 Its 95% interval is a bootstrap (Efron & Tibshirani 1993, chapter 13): rounds are drawn with replacement, then rows inside each
 of them, the same for A and B, 2,000 times; the percentiles are moved outward for the small number of rounds (Hesterberg 2014,
 arXiv 1411.5279, the expanded percentile interval), and the 2.5% by which two processes of one artifact may differ is added in
-squares. One is called faster only if the interval leaves 1 out.
+squares; what the machine drifted between two sessions, and what other load may have slowed, outright. One is called faster only
+if the interval leaves 1 out.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtune.measure._intervals import percentile_interval, percentile_of, samples_needed
 from trimtune.measure._label_subject import LabelSubject
 from trimtune.measure._timing import passes, quiet, until_steady
-from trimtune.records import Better, Reading
+from trimtune.records import Quantity, Reading
 
 TASKS = ("text_classification",)
-READINGS: dict[str, tuple[str, Better]] = {"latency_p50_ms": ("ms", "lower"), "latency_p95_ms": ("ms", "lower"),
-                                          "tokenizing_ms": ("ms", "lower")}
+READINGS = {
+    "latency_p50_ms": Quantity("ms", "lower", "Latency p50", "Time for one row; half of the answers came at least this fast."),
+    "latency_p95_ms": Quantity("ms", "lower", "Latency p95", "Time for one row: 95 of 100 answers came at least this fast."),
+    "tokenizing_ms": Quantity("ms", "lower", "Tokenizing",
+                              "The part of a row's time that makes tokens of its text; half of the rows took no longer.")}
 ROUNDS = 60
 TURNS = "ms"
 _PERCENTILES = {"latency_p50_ms": 50.0, "latency_p95_ms": 95.0, "tokenizing_ms": 50.0}
@@ -91,7 +95,7 @@ def pace_ms(samples: list[dict[str, Any]]) -> float:
 
 
 def _percentile(name: str, rounds: list[list[float]], seed: int) -> Reading:
-    unit, better = READINGS[name]
+    unit, better, *_ = READINGS[name]
     needed, n = samples_needed(_PERCENTILES[name]), sum(map(len, rounds))
     if n < needed:
         return Reading(name=name, value=None, unit=unit, better=better, n=n,

@@ -21,10 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.measure import _first_answer
 from trimtune.measure._candidate import Subject
-from trimtune.records import Better, Reading, Study
+from trimtune.records import Quantity, Reading, Study
 
 TASKS = ("causal_lm", "text_classification")
-READINGS: dict[str, tuple[str, Better]] = {"load_ms": ("ms", "lower"), "load_again_ms": ("ms", "lower")}
+READINGS = {
+    "load_ms": Quantity("ms", "lower", "Load time",
+                        "From a Python process that has imported nothing to the first answer, the files in the system's cache."),
+    "load_again_ms": Quantity("ms", "lower", "Load time, again", "The same once more in that process, its libraries imported.")}
 ROUNDS = 1
 _NOT_ASKED = "read only where the study's require names it"
 
@@ -52,4 +55,4 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
     taken = samples[0]
     return {name: Reading(name=name, value=1e3 * taken[key] if key in taken else None, unit=unit, better=better,
                           n=int(key in taken), note=taken.get("lacking", ""))
-            for key, (name, (unit, better)) in zip(("first", "again"), READINGS.items(), strict=True)}
+            for key, (name, (unit, better, *_)) in zip(("first", "again"), READINGS.items(), strict=True)}

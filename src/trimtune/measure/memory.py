@@ -22,10 +22,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trimtune.measure import _machine
 from trimtune.measure._candidate import Subject
-from trimtune.records import Better, Reading
+from trimtune.records import Quantity, Reading
 
 TASKS = ("causal_lm", "text_classification")
-READINGS: dict[str, tuple[str, Better]] = {"peak_memory_mb": ("MB", "lower"), "private_memory_mb": ("MB", "lower")}
+READINGS = {
+    "peak_memory_mb": Quantity("MB", "lower", "Peak memory",
+                               "The most memory that loading the model and answering added to the process."),
+    "private_memory_mb": Quantity("MB", "lower", "Private memory",
+                                  "Memory that it has written and shares with no other process, after answering.")}
 ROUNDS = 1
 FIRST = True
 """nothing else may have raised the peak before it"""
@@ -58,5 +62,5 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
 
 
 def _reading(name: str, growth: float | None, note: str = "") -> Reading:
-    unit, better = READINGS[name]
+    unit, better, *_ = READINGS[name]
     return Reading(name=name, value=None if growth is None else max(0.0, growth), unit=unit, better=better, n=1, note=note)

@@ -24,11 +24,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtune.measure import _likelihood
 from trimtune.measure._intervals import bootstrap
 from trimtune.measure._lm_subject import LMSubject
-from trimtune.records import Better, Reading
+from trimtune.records import Quantity, Reading
 from trimtune.tasks._perplexity import perplexity
 
 TASKS = ("causal_lm",)
-READINGS: dict[str, tuple[str, Better]] = {"perplexity": ("1", "lower")}
+READINGS = {
+    "perplexity": Quantity("1", "lower", "Perplexity",
+        "The number of equally likely tokens that the model hesitates between at each token of the test rows.")}
 ROUNDS = 1
 
 
@@ -79,7 +81,7 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
     sums_N2, grouped_G2 = _sums(taken), _grouped(taken)
     low, high = bootstrap(grouped_G2, lambda sums_B2: sums_B2[:, 0] / sums_B2[:, 1], config.seed)
     nll, tokens = sums_N2.sum(axis=0)
-    unit, better = READINGS["perplexity"]
+    unit, better, *_ = READINGS["perplexity"]
     value, low, high = (perplexity(mean) for mean in (nll / tokens, low, high))
     unlike = "rows" if len(grouped_G2) == len(sums_N2) else f"{len(grouped_G2)} prompts"
     return {"perplexity": Reading(name="perplexity", value=value, unit=unit, better=better, n=len(sums_N2), low=low, high=high,

@@ -27,12 +27,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtune.measure import _calibration
 from trimtune.measure._intervals import wilson
 from trimtune.measure._label_subject import LabelSubject, finite
-from trimtune.records import Better, Reading
+from trimtune.records import Quantity, Reading
 
 TASKS = ("text_classification",)
-READINGS: dict[str, tuple[str, Better]] = {
-    "accuracy": ("fraction", "higher"), "macro_f1": ("fraction", "higher"), "worst_class_accuracy": ("fraction", "higher"),
-    "calibration_error": ("fraction", "lower")}
+READINGS = {
+    "accuracy": Quantity("fraction", "higher", "Accuracy", "Share of the test rows that were given the right label."),
+    "macro_f1": Quantity("fraction", "higher", "Macro-F1",
+                         "F1 score of each label, every label with the same weight; rare labels count as much as common ones."),
+    "worst_class_accuracy": Quantity("fraction", "higher", "Worst class",
+                                     "Accuracy on the label that the model gets wrong most often."),
+    "calibration_error": Quantity("fraction", "lower", "Calibration error",
+        "How far the confidence in answers is from the share that is right; few rows read high by chance.")}
 ROUNDS = 1
 
 
@@ -88,7 +93,7 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
 def _calibrated(confidence_N: np.ndarray, right_N: np.ndarray, config: Config) -> Reading:
     n, needed = len(right_N), _calibration.NEEDED
     if n < needed:
-        unit, better = READINGS["calibration_error"]
+        unit, better, *_ = READINGS["calibration_error"]
         return Reading(name="calibration_error", value=None, unit=unit, better=better, n=n, note=f"too few rows, {n} of {needed}")
     found = _calibration.calibration(confidence_N, right_N, config.resamples, config.seed)
     return _reading("calibration_error", found.value, n, found.low, found.high, "bootstrap over rows 95%, by its standard error",
@@ -122,5 +127,5 @@ def _share(name: str, hits: int, n: int, note: str = "") -> Reading:
 
 
 def _reading(name: str, value: float, n: int, low: float, high: float, interval: str, note: str = "") -> Reading:
-    unit, better = READINGS[name]
+    unit, better, *_ = READINGS[name]
     return Reading(name=name, value=value, unit=unit, better=better, n=n, low=low, high=high, interval=interval, note=note)

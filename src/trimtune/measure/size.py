@@ -15,10 +15,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from trimtune.measure._candidate import Subject
-from trimtune.records import Better, Reading
+from trimtune.records import Quantity, Reading
 
 TASKS = ("causal_lm", "text_classification")
-READINGS: dict[str, tuple[str, Better]] = {"size_mb": ("MB", "lower"), "weights_mb": ("MB", "lower")}
+READINGS = {
+    "size_mb": Quantity("MB", "lower", "Size on disk", "Bytes on disk of what would be shipped."),
+    "weights_mb": Quantity("MB", "lower", "Weights on disk",
+                           "Those of them that are weights; the others are the tokenizer and settings.")}
 ROUNDS = 1
 _WEIGHTS = {".safetensors", ".onnx", ".bin", ".gguf", ".plan"}
 _NOT_SHIPPED = "artifact.json"
@@ -46,4 +49,4 @@ def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Readin
     weights = sum(size for name, size in samples[0]["files"].items() if Path(name).suffix in _WEIGHTS)
     found = {"size_mb": samples[0]["bytes"], "weights_mb": weights}
     return {name: Reading(name=name, value=found[name] / 1e6, unit=unit, better=better, n=1)
-            for name, (unit, better) in READINGS.items()}
+            for name, (unit, better, *_) in READINGS.items()}

@@ -17,10 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtune.measure._intervals import median_range
 from trimtune.measure._label_subject import LabelSubject
 from trimtune.measure._timing import passes, quiet
-from trimtune.records import Better, Reading
+from trimtune.records import Quantity, Reading
 
 TASKS = ("text_classification",)
-READINGS: dict[str, tuple[str, Better]] = {"throughput_rows_per_s": ("rows/s", "higher")}
+READINGS = {
+    "throughput_rows_per_s": Quantity("rows/s", "higher", "Throughput", "Rows answered per second when they come in batches.")}
 ROUNDS = 12
 TURNS = "bulk_ms"
 
@@ -45,7 +46,7 @@ def sample(subject: LabelSubject, config: Config) -> dict[str, Any]:
 
 def summarize(samples: list[dict[str, Any]], config: Config) -> dict[str, Reading]:
     """Median over the rounds, in rows/s; `n` counts rounds."""
-    unit, better = READINGS["throughput_rows_per_s"]
+    unit, better, *_ = READINGS["throughput_rows_per_s"]
     rates = [sample["rows"] / sample["seconds"] for sample in samples]
     low, high, how = median_range(rates)
     return {"throughput_rows_per_s": Reading(name="throughput_rows_per_s", value=median(rates), unit=unit, better=better,

@@ -11,6 +11,7 @@ from typing import Any
 
 from trimtune.report import tables, words
 from trimtune.results import Result
+from trimtune.study.limits import quantities
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,12 @@ class Protocol:
 
 def protocols(result: Result) -> list[Protocol]:
     """One entry per reading that any candidate has."""
-    found = []
+    found, known = [], quantities(result.study.task)
     for name in dict.fromkeys(name for row in result.rows for name in row.readings):
         taken = [row.readings[name] for row in result.rows if name in row.readings]
         notes = tuple(dict.fromkeys(reading.note for reading in taken if reading.note))
-        found.append(Protocol(words.title(name), words.MEANINGS.get(name, ""), words.spread(reading.n for reading in taken),
+        meaning = known[name].meaning if name in known else ""
+        found.append(Protocol(words.title(name), meaning, words.spread(reading.n for reading in taken),
                               words.listed(dict.fromkeys(reading.interval for reading in taken if reading.interval)),
                               notes[:6] + ((f"and {len(notes) - 6} more notes, in readings.jsonl",) if len(notes) > 6 else ())))
     return found

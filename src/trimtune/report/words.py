@@ -5,98 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
 
-from trimtune.records import Limit, Reading
+from trimtune.records import Limit, Quantity, Reading
 from trimtune.results import Baseline, DataFacts, Result, Row
+from trimtune.study.limits import quantities
 
-NAMES = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro-F1",
-    "worst_class_accuracy": "Worst class",
-    "calibration_error": "Calibration error",
-    "latency_p50_ms": "Latency p50",
-    "latency_p95_ms": "Latency p95",
-    "tokenizing_ms": "Tokenizing",
-    "throughput_rows_per_s": "Throughput",
-    "perplexity": "Perplexity",
-    "bleu": "BLEU",
-    "rouge_l": "ROUGE-L",
-    "exact_match": "Exact match",
-    "number_match": "Number match",
-    "ended": "Ended",
-    "format_valid": "Format valid",
-    "general_perplexity": "General perplexity",
-    "forgetting": "Forgetting",
-    "first_token_ms": "First token",
-    "tokens_per_s": "Tokens per second",
-    "tokens_per_s_8": "Tokens per second, 8 rows",
-    "kv_cache_mb": "KV cache",
-    "peak_memory_mb": "Peak memory",
-    "private_memory_mb": "Private memory",
-    "size_mb": "Size on disk",
-    "weights_mb": "Weights on disk",
-    "load_ms": "Load time",
-    "load_again_ms": "Load time, again",
-    "energy_mj_per_row": "Energy per row",
-    "fit_seconds": "Fit time",
-    "fit_peak_memory_mb": "Fit memory",
-}
-MEANINGS = {
-    "accuracy": "Share of the test rows that were given the right label.",
-    "macro_f1": "F1 score of each label, every label with the same weight; rare labels count as much as common ones.",
-    "worst_class_accuracy": "Accuracy on the label that the model gets wrong most often.",
-    "calibration_error": "How far the confidence in answers is from the share that is right; few rows read high by chance.",
-    "latency_p50_ms": "Time for one row (of a language model: for an answer); half of the answers came at least this fast.",
-    "latency_p95_ms": "Time for one row: 95 of 100 answers came at least this fast.",
-    "tokenizing_ms": "The part of a row's time that makes tokens of its text; half of the rows took no longer.",
-    "throughput_rows_per_s": "Rows answered per second when they come in batches.",
-    "perplexity": "The number of equally likely tokens that the model hesitates between at each token of the test rows.",
-    "bleu": "How many runs of one to four words the answers share with the references, 0 to 100.",
-    "rouge_l": "Words that stand in the same order in an answer and in its best reference.",
-    "exact_match": "Share of answers that are a reference, but for case, punctuation and spaces.",
-    "number_match": "Share of answers whose last number is the reference's last one.",
-    "format_valid": "Share of answers that have the format that the study asks for.",
-    "general_perplexity": "Perplexity of general text that nothing was tuned on.",
-    "forgetting": "How much more a token of general text surprises it than the untuned model, in nats; below 0: less.",
-    "ended": "Share of answers that end by themselves before they are cut.",
-    "first_token_ms": "Time from a prompt's tokens to the first token of its answer; half of them came at least this fast.",
-    "tokens_per_s": "Tokens of one answer written per second, once the prompt is taken in.",
-    "tokens_per_s_8": "Tokens written per second by eight answers together.",
-    "kv_cache_mb": "Keys and values that the model keeps for eight answers.",
-    "peak_memory_mb": "The most memory that loading the model and answering added to the process.",
-    "private_memory_mb": "Memory that it has written and shares with no other process, after answering.",
-    "size_mb": "Bytes on disk of what would be shipped.",
-    "weights_mb": "Those of them that are weights; the others are the tokenizer and settings.",
-    "load_ms": "From a Python process that has imported nothing to the first answer, the files in the system's cache.",
-    "load_again_ms": "The same once more in that process, its libraries imported.",
-    "energy_mj_per_row": "What the machine's counters of energy say while rows are answered, per row; idle is counted in.",
-    "fit_seconds": "Time of the fit of the tuned weights and of the trim after it; the search is not counted in.",
-    "fit_peak_memory_mb": "The most memory that one of these fits held.",
-}
 _SIGNS = {"<=": "≤", ">=": "≥", "<": "<", ">": ">"}
-_SUFFIXES = {"_ms": "ms", "_mb": "MB", "_rows_per_s": "rows/s", "_seconds": "s", "accuracy": "share", "_f1": "share"}
 
 
 def title(reading: str) -> str:
     """`latency_p50_ms` → `Latency p50`; a reading that is not known here gets its own name without underscores."""
-    return NAMES.get(reading) or reading.replace("_", " ").capitalize()
+    found = _known().get(reading)
+    return found.title if found else reading.replace("_", " ").capitalize()
+
+
+@cache
+def _known() -> dict[str, Quantity]:
+    """Read once: a report names thousands of readings."""
+    return quantities()
 
 
 def unit_of(result: Result, reading: str) -> str:
-    """The unit that the result's rows give this reading, or the one that its name says."""
-    for row in result.rows:
-        if reading in row.readings:
-            return _unit(reading, row.readings[reading].unit)
-    return _unit(reading, "")
+    """The unit that the result's rows give this reading, or its measure does."""
+    given = [row.readings[reading].unit for row in result.rows if reading in row.readings]
+    return _unit(given[0] if given else _known()[reading].unit if reading in _known() else "")
 
 
-def _unit(reading: str, unit: str) -> str:
-    if unit in ("share", "fraction"):
-        return "share"
-    if unit == "%" or unit in _SUFFIXES.values():
-        return unit
-    guessed = next((unit for suffix, unit in _SUFFIXES.items() if reading.endswith(suffix)), unit.removeprefix("1"))
-    return guessed if unit in ("", "1", "ratio", "mb", "seconds") else unit
+def _unit(unit: str) -> str:
+    """As people read it: a count of nothing has none."""
+    return {"fraction": "share", "1": ""}.get(unit, unit)
 
 
 def percent_scale(unit: str) -> float:
@@ -157,14 +95,14 @@ def interval(reading: Reading) -> str:
     """`88.2–93.4%`, `7.1–7.9 ms`, or nothing when the reading has no interval."""
     if reading.low is None or reading.high is None:
         return ""
-    unit = _unit(reading.name, reading.unit)
+    unit = _unit(reading.unit)
     low, high = show(reading.low, unit), show(reading.high, unit)
     tail = "%" if unit in ("share", "%") else "/s" if unit == "tokens/s" else f" {unit}"
     return f"{low.removesuffix(tail)}–{high}" if high.endswith(tail) else f"{low} – {high}"
 
 
 def value(reading: Reading) -> str:
-    return show(reading.value, _unit(reading.name, reading.unit))
+    return show(reading.value, _unit(reading.unit))
 
 
 def worst_class(row: Row | Baseline) -> str:

@@ -13,12 +13,15 @@ from typing import Any, cast
 
 from trimtune import parts
 from trimtune.errors import TrimtuneError, unknown
-from trimtune.records import Better, DataSpec, Limit
+from trimtune.records import Better, DataSpec, Limit, Quantity
 from trimtune.study.check import kind_of, mapping, quoted
 from trimtune.study.document import Place
 from trimtune.study.uses import tasks_of
 
-LEDGER: dict[str, tuple[str, Better]] = {"fit_seconds": ("s", "lower"), "fit_peak_memory_mb": ("MB", "lower")}
+LEDGER = {
+    "fit_seconds": Quantity("s", "lower", "Fit time",
+                            "Time of the fit of the tuned weights and of the trim after it; the search is not counted in."),
+    "fit_peak_memory_mb": Quantity("MB", "lower", "Fit memory", "The most memory that one of these fits held.")}
 """readings that no measure takes: the run adds them from its ledger"""
 
 _SIGN, _NUMBER = r"\s*(<=|>=|<|>|≤|≥)\s*", r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
@@ -35,7 +38,7 @@ _OF_QUALITY = ("fraction", "points", "1", "nats")
 
 def known(task: str = "") -> dict[str, str]:
     """Every reading that a limit of a study with this task (of any, if none is given) may name → its unit."""
-    return {name: unit for name, (unit, _) in _readings(task).items()}
+    return {name: quantity.unit for name, quantity in quantities(task).items()}
 
 
 def parse(text: str, where: str = "--require") -> Limit:
@@ -72,17 +75,18 @@ def read(given: Any, place: Place, task: str = "", data: DataSpec | None = None)
     return tuple(found)
 
 
-def _readings(task: str) -> dict[str, tuple[str, Better]]:
+def quantities(task: str = "") -> dict[str, Quantity]:
+    """Everything that a study with this task (with any, if none is given) may read."""
     measures = [parts.load("measure", name) for name in parts.names("measure")]
     taken = [module.READINGS for module in measures if not task or task in tasks_of(module)]
-    return {name: told for readings in taken for name, told in readings.items()} | LEDGER
+    return {name: quantity for readings in taken for name, quantity in readings.items()} | LEDGER
 
 
 def _limit(reading: str, text: Any, where: str, task: str = "") -> Limit:
-    name, readings = reading.replace("-", "_"), _readings(task)
+    name, readings = reading.replace("-", "_"), quantities(task)
     if name not in readings:
         raise unknown("reading", reading, readings, where, "A limit needs one of these.")
-    unit, better = readings[name]
+    unit, better, *_ = readings[name]
     held = _AGAINST_PARENT.fullmatch(text) if isinstance(text, str) else None
     if held:
         return _against_parent(name, better, held, where, readings)
@@ -103,12 +107,12 @@ def _limit(reading: str, text: Any, where: str, task: str = "") -> Limit:
 
 
 def _against_parent(name: str, better: Better, found: re.Match[str], where: str,
-                    readings: dict[str, tuple[str, Better]]) -> Limit:
-    unit, text, op = readings[name][0], quoted(found[0].strip()), _plain(found[1])
+                    readings: dict[str, Quantity]) -> Limit:
+    unit, text, op = readings[name].unit, quoted(found[0].strip()), _plain(found[1])
     value = float(found[3] or 0.0) * (1 if found[2] == "+" else -1)
     example = f'Write for instance {name}: "{_loss(unit, better)}".'
     if unit not in _OF_QUALITY:
-        qualities = ", ".join(sorted(each for each, (its, _) in readings.items() if its in _OF_QUALITY))
+        qualities = ", ".join(sorted(each for each, quantity in readings.items() if quantity.unit in _OF_QUALITY))
         raise TrimtuneError(f"{where}: {name} can't be held against the parent: it is no reading of quality.",
                             f"Allowed: {qualities}.", f"Write a number instead, such as {_EXAMPLE}.")
     if op != (">=" if better == "higher" else "<=") or (value > 0 and better == "higher") or (value < 0 and better == "lower"):

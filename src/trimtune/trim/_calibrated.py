@@ -45,14 +45,14 @@ def read(folder: Path) -> Config:
     return Config.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
 
 
-def chosen(texts: Sequence[str], settings: Config, engine: str) -> list[str]:
+def chosen(texts: Sequence[str], settings: Config) -> list[str]:
     """The rows to look at.
 
     Raises:
         TrimtuneError: there are no training rows.
     """
     if not texts:
-        raise TrimtuneError(f"{engine}: int8_static or fp8 was asked for without training rows.",
+        raise TrimtuneError("int8_static or fp8 was asked for without training rows.",
                             "The activations' ranges are read off them.", "Give the rows, or use int8 on onnx_runtime.")
     return spaced(texts, settings.rows)
 

@@ -15,15 +15,17 @@ from trimtune.tune.precision import working_precision
 from trimtune.tune.recovery import Setting
 
 
-def refuse_lacking(candidates: Sequence[Candidate]) -> None:
-    """Before anything is tuned: what the candidates' trims read beside model and rows must be there.
+def refuse_lacking(candidates: Sequence[Candidate], task: str) -> None:
+    """Before anything is tuned: what the candidates' trims read beside model and rows must be there, and be for this task.
 
     Raises:
-        TrimtuneError: a file or a model that a trim names can't be had.
+        TrimtuneError: a file or a model that a trim names can't be had, or it refuses its settings for the task.
     """
     for trim in {trim.label: trim for candidate in candidates for trim in candidate.trims}.values():
         part = parts.load("trim", trim.name)
         try:
+            if hasattr(part, "refuse"):
+                part.refuse(trim.config, task)
             if hasattr(part, "files"):
                 part.files(trim.config)
         except TrimtuneError as error:

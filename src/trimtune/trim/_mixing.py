@@ -1,12 +1,10 @@
-"""Layers in several number formats: what each format makes of a layer, what it costs in answers and in bytes, and the fewest
-layers that must keep more bits."""
+"""Layers in several number formats: what each format makes of a layer, what it costs in bytes, and the fewest layers that
+must keep more bits."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trimtune.trim import _few_bits, _grids, binary, ternary
@@ -20,71 +18,6 @@ GROUPS = {"int4": _grids.GROUP, **dict.fromkeys(("ternary", "binary"), _few_bits
 """the inputs that share a scale where nothing else is asked for, as in the trims of these names"""
 _SEEN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"int8": _grids.seen8, "int4": _grids.seen4}
 """how a layer of this format sees its inputs; others see them as they are"""
-_ONE_SIDED = 1.645
-"""standard deviations: beyond them lie 5% of what chance gives"""
-
-
-@dataclass(frozen=True)
-class Lost:
-    """What a changed model lost against its parent, over the same `rows`.
-
-    Args:
-        points: of accuracy (hundredths of the rows) that the parent's calibrated probabilities expect to be lost; never below 0.
-        observed: points by the rows' labels.
-        worse: rows that the parent alone has right.
-        better: rows that the changed model alone has right.
-        agreement: rows with the parent's answer, in points.
-        divergence: mean KL(parent ‖ changed) in nats.
-    """
-
-    points: float
-    observed: float
-    worse: int
-    better: int
-    rows: int
-    agreement: float
-    divergence: float
-
-    def within(self, limit: float) -> bool:
-        """Whether no more than `limit` points are lost: not as expected, and not by the labels beyond what chance explains."""
-        beyond = self.worse - self.better - self.rows * limit / 100
-        return self.points <= limit and beyond <= _ONE_SIDED * math.sqrt(self.worse + self.better)
-
-    def told(self, limit: float) -> str:
-        return (f"{self.points:.2f} points lost as {self.rows} validation rows tell, {limit:g} allowed; "
-                f"{self.worse} of them turned wrong and {self.better} right")
-
-
-def lost(parent_NC: torch.Tensor, changed_NC: torch.Tensor, labels_N: torch.Tensor) -> Lost:
-    """Compare logits [N, C] of the same rows, whose labels are int64 [N].
-
-    points = 100/N Σ_i (p_i[s_i] − p_i[t_i]);  s_i, t_i: answers of parent and changed model,  p_i: the parent's probabilities
-    """
-    share_NC = (sharpness(parent_NC, labels_N) * parent_NC.double()).softmax(-1)
-    parent_N, changed_N = parent_NC.argmax(-1), changed_NC.argmax(-1)
-    given_up_N = share_NC.gather(1, parent_N[:, None]) - share_NC.gather(1, changed_N[:, None])
-    was_N, is_N, rows = parent_N == labels_N, changed_N == labels_N, len(labels_N)
-    worse, better = int((was_N & ~is_N).sum()), int((is_N & ~was_N).sum())
-    return Lost(100 * float(given_up_N.mean()), 100 * (worse - better) / rows, worse, better, rows,
-                100 * float((parent_N == changed_N).double().mean()), divergence(parent_NC, changed_NC))
-
-
-def sharpness(logits_NC: torch.Tensor, labels_N: torch.Tensor) -> float:
-    """The factor on logits, 0.1 … 10, under which the labels are likeliest: so sure should the model be (1 / temperature)."""
-    logits = logits_NC.double()
-    true_N = logits.gather(1, labels_N[:, None]).squeeze(1)
-    low, high = math.log(0.1), math.log(10)
-    for _ in range(30):
-        middle = (low + high) / 2
-        slope = (((math.exp(middle) * logits).softmax(-1) * logits).sum(-1) - true_N).mean()  # of the mean loss, which is convex
-        low, high = (middle, high) if slope < 0 else (low, middle)
-    return math.exp((low + high) / 2)
-
-
-def divergence(parent_NC: torch.Tensor, changed_NC: torch.Tensor) -> float:
-    """Mean over the rows of KL(parent ‖ changed), in nats, of logits [N, C]."""
-    log_parent_NC, log_changed_NC = parent_NC.double().log_softmax(-1), changed_NC.double().log_softmax(-1)
-    return float((log_parent_NC.exp() * (log_parent_NC - log_changed_NC)).sum(-1).mean())
 
 
 def on_grid(weight_NK: torch.Tensor, kind: str, group: int) -> torch.Tensor:

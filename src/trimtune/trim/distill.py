@@ -116,6 +116,24 @@ def files(config: dict[str, Any]) -> list[Path]:
     return texts + (_base.files_of(model.locate(config["student"])) if config["student"] else [])
 
 
+def refuse(config: dict[str, Any], task: str) -> None:
+    """Before anything is tuned: a student by name, or more texts, are for tasks whose rows are labelled texts.
+
+    Raises:
+        TrimtuneError: the task is another.
+    """
+    wanted = Config.model_validate(config)
+    if task != "text_classification" and wanted.student:
+        raise TrimtuneError(f"distill: student: {wanted.student} was given for the task {task}.",
+                            "A student by name learns answers over labels: the next tokens of two tokenizers can't be compared.",
+                            "Leave it out: the student is then cut out of its teacher.")
+    if task != "text_classification" and (wanted.unlabelled or wanted.copies):
+        given = f"unlabelled: {wanted.unlabelled}" if wanted.unlabelled else f"copies: {wanted.copies}"
+        raise TrimtuneError(f"distill: {given} was given for the task {task}.",
+                            "Texts without labels are for classifiers; rows of a language model teach without one.",
+                            "Leave it out, and put more texts among the training rows.")
+
+
 def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) -> dict[str, Any]:
     """Write the student's model folder.
 
@@ -129,7 +147,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
             be used.
     """
     wanted, task = Config.model_validate(config), parts.load("task", setting.task)
-    _refuse(wanted, setting.task)
+    refuse(config, setting.task)
     teacher = task.load_model(source)
     if wanted.student:
         with TemporaryDirectory() as scratch:
@@ -178,19 +196,6 @@ def _taught(folder: Path, student: torch.nn.Module, source: Path, wanted: Config
     write(student, source, folder, task=task)
     return {"parameters": size(student), "recovery": recovery,
             "texts": {"labelled": len(rows.train), "unlabelled": len(more), "copies": len(copied)}}
-
-
-def _refuse(wanted: Config, task: str) -> None:
-    """Raises TrimtuneError: a student by name, or more texts, for a task whose rows aren't labelled texts."""
-    if task != "text_classification" and wanted.student:
-        raise TrimtuneError(f"distill: student: {wanted.student} was given for the task {task}.",
-                            "A student by name learns answers over labels: the next tokens of two tokenizers can't be compared.",
-                            "Leave it out: the student is then cut out of its teacher.")
-    if task != "text_classification" and (wanted.unlabelled or wanted.copies):
-        given = f"unlabelled: {wanted.unlabelled}" if wanted.unlabelled else f"copies: {wanted.copies}"
-        raise TrimtuneError(f"distill: {given} was given for the task {task}.",
-                            "Texts without labels are for classifiers; rows of a language model teach without one.",
-                            "Leave it out, and put more texts among the training rows.")
 
 
 def _narrow(module: torch.nn.Module, source: Path, share: float, setting: Setting) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trimtune import parts
 from trimtune.errors import TrimtuneError
 from trimtune.trim import _few_bits, _grids, _mixing
-from trimtune.trim._judges import Risen, judge_of
+from trimtune.trim._judges import Lost, Risen, judge_of
 from trimtune.trim._model_folder import base_of, load, write
 from trimtune.tune.recovery import Setting
 
@@ -112,7 +112,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
         low = {name for unit, names in units.items() if unit not in kept for name in names}
         return {name: wanted.low if name in low else wanted.high for name in layers}
 
-    judged: dict[int, _mixing.Lost | Risen] = {}
+    judged: dict[int, Lost | Risen] = {}
 
     def holds(kept: int) -> bool:
         with _mixing.laid_out({**tables, **layers}, {**dict.fromkeys(tables, "int8"), **formats(order[:kept])}, group):
@@ -165,11 +165,11 @@ def _saved(layer: Any, wanted: Config, group: int) -> int:
     return high - low
 
 
-def _rounded(lost: _mixing.Lost | Risen) -> dict[str, float]:
+def _rounded(lost: Lost | Risen) -> dict[str, float]:
     return {name: round(value, 4) for name, value in asdict(lost).items()}
 
 
-def _caveat(wanted: Config, kept: int, met: bool, lost: _mixing.Lost | Risen, limit: float) -> dict[str, str]:
+def _caveat(wanted: Config, kept: int, met: bool, lost: Lost | Risen, limit: float) -> dict[str, str]:
     if not met:
         return {"caveat": f"not even all layers in {wanted.high} hold the limit ({lost.told(limit)})"}
     return {} if kept else {"caveat": f"{wanted.low} in every block is enough here ({lost.told(limit)})"}

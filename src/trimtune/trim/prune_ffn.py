@@ -72,7 +72,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
         that stays), the `recovery` fit's facts, and those of each of the `stages`.
 
     Raises:
-        TrimtuneError: the architecture has no plain pairs of linear layers.
+        TrimtuneError: the architecture has no feed-forward blocks of two plain linear layers, or of three with a gate.
     """
     import torch
 
