@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trimtune.tasks import _shapes
-from trimtune.trim import _importance, prune_heads
+from trimtune.trim import _importance, _virtual_tokens, prune_heads
 from trimtune.trim._model_folder import base_of, plain_state
 from trimtune.trim._stream import Stream, refused
 from trimtune.tune.layers import kept_if_equal, sample
@@ -47,7 +47,7 @@ def cut(module: torch.nn.Module, stream: Stream, kept: torch.Tensor, kept_tail: 
             _importance.keep_outputs(base.get_submodule(name), kept_tail)
         for name in stream.last:
             _importance.keep_inputs(base.get_submodule(name), kept_tail)
-        _cut_prompt(module, kept)
+        _virtual_tokens.keep_channels(module, kept)
 
     width = base.config.hidden_size
     if not kept_if_equal(module, change, lambda: None):
@@ -107,12 +107,3 @@ def _keep_columns(table: Any, kept: torch.Tensor) -> None:
 
     table.weight = torch.nn.Parameter(table.weight.detach()[:, kept].clone(), requires_grad=False)
     table.embedding_dim = len(kept)
-
-
-def _cut_prompt(module: Any, kept: torch.Tensor) -> None:
-    """A prompt holds embeddings [P, D]; a prefix holds keys and values of heads, which stay."""
-    from peft import PeftModel, PrefixTuningConfig
-
-    if isinstance(module, PeftModel) and not isinstance(module.active_peft_config, PrefixTuningConfig):
-        _keep_columns(module.prompt_encoder[module.active_adapter].embedding, kept)
-        module.active_peft_config.token_dim = len(kept)

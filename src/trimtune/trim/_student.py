@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import _shapes
+from trimtune.trim import _virtual_tokens
 from trimtune.trim._model_folder import base_of, plain_state
 from trimtune.tune.layers import layers_of
 
@@ -52,7 +53,6 @@ def keep(module: torch.nn.Module, kept: Sequence[int], auto: str = "AutoModelFor
     """
     import torch
     import transformers
-    from peft import PeftModel
 
     base, whole = base_of(module), layers(module)
     name = next(name for name, child in base.named_modules() if child is whole)
@@ -64,24 +64,9 @@ def keep(module: torch.nn.Module, kept: Sequence[int], auto: str = "AutoModelFor
         for part in layer.modules():
             if hasattr(part, "layer_idx"):  # its place in a cache, which a prefix is read from
                 part.layer_idx = at  # type: ignore[assignment]
-    if isinstance(module, PeftModel):
-        _keep_prefix(module, kept, len(whole))
+    _virtual_tokens.keep_layers(module, kept, len(whole))
     shapes = {name: value.shape for name, value in plain_state(module).items()}
     built = _shapes.empty(getattr(transformers, auto), base.config, shapes, "eager").state_dict()
     if {name: value.shape for name, value in built.items()} != shapes:
         raise TrimtuneError(f"distill: {type(base).__name__} can't be built with {len(kept)} of its {len(whole)} layers.",
                             _ALLOWED, _DO)
-
-
-def _keep_prefix(module: Any, kept: Sequence[int], count: int) -> None:
-    """The columns of a prefix's table [P, layers · 2 · D] that are keys and values of the layers that stay."""
-    import torch
-
-    for name, settings in module.peft_config.items():
-        if "PREFIX" in str(settings.peft_type):
-            table = module.prompt_encoder[name].embedding
-            left = table.weight.detach().unflatten(1, (count, -1))[:, list(kept)].flatten(1)
-            table.weight, table.embedding_dim = torch.nn.Parameter(left, requires_grad=False), left.shape[1]
-            settings.num_layers = len(kept)
-        elif getattr(settings, "num_layers", None):
-            settings.num_layers = len(kept)

@@ -36,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtune import parts
 from trimtune.errors import TrimtuneError
 from trimtune.tasks import _shapes
-from trimtune.trim import _importance
+from trimtune.trim import _importance, _virtual_tokens
 from trimtune.trim._gradual import gradually
 from trimtune.trim._model_folder import base_of, plain_state, size, write
 from trimtune.tune.layers import kept_if_equal
@@ -90,7 +90,7 @@ def run(folder: Path, source: Path, config: dict[str, Any], setting: Setting) ->
     wanted = Config.model_validate(config)
 
     def cut(module: torch.nn.Module, ratio: float) -> dict[str, Any]:
-        if wanted.scope == "model" and _prefix(module):
+        if wanted.scope == "model" and _virtual_tokens.prefix_of(module):
             raise TrimtuneError("prune_heads: scope `model` was asked for a model with a prefix.",
                                 "PEFT keeps a prefix with the same number of heads for every layer.", "Use scope `layer`.")
         base, parameters = base_of(module), size(module)
@@ -206,7 +206,7 @@ def remove(module: Any, blocks: Sequence[Block], kept: Sequence[torch.Tensor]) -
             last = base.get_submodule(out)
             _importance.keep_inputs(last, _places(heads, count, last.in_features))
         _shapes.count_channels(base)
-        _cut_prefix(module, kept)
+        _virtual_tokens.keep_heads(module, kept)
 
     if not kept_if_equal(module, cut, lambda: None):
         raise TrimtuneError(f"prune_heads: {type(base).__name__} answers otherwise, or not at all, with fewer heads.",
@@ -237,27 +237,3 @@ def _say(module: Any, counts: Sequence[int], group: int, channels: int) -> None:
                 setattr(base.config, name, value)
             return
     _shapes.mark(base.config)
-
-
-def _prefix(module: Any) -> Any:
-    """PEFT's settings of the model's prefix; None if it has none."""
-    from peft import PeftModel, PrefixTuningConfig
-
-    settings = module.active_peft_config if isinstance(module, PeftModel) else None
-    return settings if isinstance(settings, PrefixTuningConfig) else None
-
-
-def _cut_prefix(module: Any, kept: Sequence[torch.Tensor]) -> None:
-    """A prefix holds a key and a value for each head of each layer, [P, layers · 2 · H · d]."""
-    import torch
-
-    settings = _prefix(module)
-    if settings is None:
-        return
-    before, embedding = settings.num_attention_heads, module.prompt_encoder[module.active_adapter].embedding
-    whole = embedding.weight.detach().unflatten(1, (len(kept), 2, before, -1))
-    embedding.weight = torch.nn.Parameter(
-        torch.stack([whole[:, layer, :, heads] for layer, heads in enumerate(kept)], dim=1).flatten(1), requires_grad=False)
-    embedding.embedding_dim = embedding.weight.shape[1]
-    settings.num_attention_heads = len(kept[0])
-    settings.token_dim = settings.token_dim // before * len(kept[0])
