@@ -102,10 +102,10 @@ def test_a_folder_without_settings_is_refused(source: Path) -> None:
 
 def test_rows_are_spread_over_a_sorted_file() -> None:
     rows = [f"{number}" for number in range(1000)]
-    assert _calibrated.chosen(rows, int8_static.Config(rows=4), "e") == ["0", "250", "500", "750"]
-    assert _calibrated.chosen(rows, int8_static.Config(rows=5000), "e") == rows
+    assert _calibrated.chosen(rows, int8_static.Config(rows=4)) == ["0", "250", "500", "750"]
+    assert _calibrated.chosen(rows, int8_static.Config(rows=5000)) == rows
     with pytest.raises(TrimtuneError, match="without training rows"):
-        _calibrated.chosen([], int8_static.Config(), "e")
+        _calibrated.chosen([], int8_static.Config())
 
 
 def test_engines_without_it_say_so() -> None:
