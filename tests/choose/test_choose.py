@@ -190,6 +190,9 @@ def test_a_speed_that_the_rounds_do_not_tell_apart_is_called_equal() -> None:
     times = {rows[0].name: turns(10, [1, 1.1, 1, 1.1, 1, 1]), rows[1].name: turns(10, [1.1, 1, 1.1, 1, 1, 1])}
     found = choose(rows, predictions(rows, 380, 380), TRUTH, [], "quality", by_round=times)
     assert reasons(found)["lora@onnx_runtime"].startswith("tied in accuracy with full@onnx_runtime, as fast (0.9")
+    beside = {name: each.model_copy(update={"slowed": 3.0}) for name, each in times.items()}
+    found = choose(rows, predictions(rows, 380, 380), TRUTH, [], "quality", by_round=beside)
+    assert "full@onnx_runtime, speed can't be told (0.3" in reasons(found)["lora@onnx_runtime"], "the machine was busy"
 
 
 def test_a_cheaper_method_that_ties_is_mentioned() -> None:

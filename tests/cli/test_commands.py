@@ -70,7 +70,8 @@ def test_choose_prints_one_document(run_folder: Path, prefer: str, capsys: pytes
 def test_an_impossible_limit_gets_the_nearest_miss(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["choose", str(run_folder), "--require", "size_mb<=0.5"]) == 0
     shown = capsys.readouterr().out
-    assert "size_mb" in shown.rsplit("\n\n", 1)[-1]
+    assert "size_mb" in shown.rsplit("\n\n", 2)[-2]
+    assert "--save" in shown.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ from trimtune.tasks._perplexity import perplexity
 MORE = {LATENCY: "slower", THROUGHPUT: "slower in bulk", "size_mb": "larger", "fit_seconds": "longer to tune"}
 LESS = {LATENCY: "faster", THROUGHPUT: "faster in bulk", "size_mb": "smaller", "fit_seconds": "cheaper to tune"}
 MOST = {LATENCY: "fastest", THROUGHPUT: "fastest in bulk", "size_mb": "smallest", "fit_seconds": "cheapest to tune"}
+_UNTOLD = 2.0
+"""times: an interval of a ratio whose ends lie further apart, as beside a busy process, tells nothing"""
 
 
 def ratio(row: Row, other: Row, reading: str, words: dict[str, str], speeds: Speeds) -> str:
@@ -41,7 +43,10 @@ def ratio(row: Row, other: Row, reading: str, words: dict[str, str], speeds: Spe
 def same_speed(row: Row, other: Row, speeds: Speeds) -> str:
     """`as fast (0.97–1.04×)`, where their rounds don't show which one is faster: how many times as long `row` takes."""
     found = speeds.ratio(row.name, other.name)
-    return f"as fast ({found.low:.2f}–{found.high:.2f}×)" if found and found.tied else ""
+    if not found or not found.tied:
+        return ""
+    told = "as fast" if found.high <= _UNTOLD * found.low else "speed can't be told"
+    return f"{told} ({found.low:.2f}–{found.high:.2f}×)"
 
 
 def _much(times: float, grows: bool) -> str:

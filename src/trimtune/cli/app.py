@@ -142,8 +142,11 @@ def choose(run: o.RunFolder, require: o.Require = None, prefer: o.Preferred = No
 
         files.write(result, run)
     if json:
-        return screen.print_json(_choice(result))
-    return tables.show_result(result, screen.results(), str(run / "report.html") if save else "")
+        screen.print_json(_choice(result))
+        return
+    tables.show_result(result, screen.results(), str(run / "report.html") if save else "")
+    if not save:
+        typer.echo("\nNot kept: with --save the report shows this choice and `trimtune ship` takes it.")
 
 
 @app.command()

@@ -156,7 +156,8 @@ def _readings(job: Job, samples: Samples, note: str, beside: Mapping[str, dict[s
         module = parts.load("measure", measure)
         reference = (beside[measure],) if measure in beside else ()
         readings = module.summarize(samples[measure], module.Config(**config), *reference)
-        timed = {name for name, reading in readings.items() if note and module.ROUNDS > 1 and reading.unit in _TIMED_UNITS}
+        timed = {name for name, reading in readings.items()
+                 if note and module.ROUNDS > 1 and reading.value is not None and reading.unit in _TIMED_UNITS}
         notes = {name: "; ".join(filter(None, (readings[name].note, note))) for name in timed}
         found |= readings | {name: readings[name].model_copy(update={"note": notes[name]}) for name in timed}
     return found
