@@ -155,9 +155,8 @@ def _readings(job: Job, samples: Samples, note: str, beside: Mapping[str, dict[s
     for measure, config in job.configs.items():
         module = parts.load("measure", measure)
         reference = (beside[measure],) if measure in beside else ()
-        readings = module.summarize(samples[measure], module.Config(**config), *reference)
-        timed = {name for name, reading in readings.items()
-                 if note and module.ROUNDS > 1 and reading.value is not None and reading.unit in _TIMED_UNITS}
-        notes = {name: "; ".join(filter(None, (readings[name].note, note))) for name in timed}
-        found |= readings | {name: readings[name].model_copy(update={"note": notes[name]}) for name in timed}
+        for name, reading in module.summarize(samples[measure], module.Config(**config), *reference).items():
+            timed = module.ROUNDS > 1 and reading.value is not None and reading.unit in _TIMED_UNITS
+            notes = "; ".join(filter(None, (reading.note, note * timed)))
+            found[name] = reading.model_copy(update={"note": notes})
     return found

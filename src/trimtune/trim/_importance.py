@@ -110,6 +110,14 @@ def keep_inputs(linear: Any, kept: torch.Tensor) -> None:
     linear.in_features = len(kept)
 
 
+def keep_columns(table: Any, kept: torch.Tensor) -> None:
+    """Cut an embedding [V, D] to these of its channels, in place."""
+    import torch
+
+    table.weight = torch.nn.Parameter(table.weight.detach()[:, kept].clone(), requires_grad=False)
+    table.embedding_dim = len(kept)
+
+
 def share_kept(scores: Sequence[torch.Tensor], kept: Sequence[torch.Tensor]) -> float:
     """The share of each layer's summed importance that stays, its mean over the layers."""
     shares = [float(score[units].sum() / score.sum().clamp_min(1e-30)) for score, units in zip(scores, kept, strict=True)]

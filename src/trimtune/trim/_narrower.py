@@ -38,7 +38,7 @@ def cut(module: torch.nn.Module, stream: Stream, kept: torch.Tensor, kept_tail: 
         for name in stream.norms:
             _keep_normed(base.get_submodule(name), kept)
         for name in stream.tables:
-            _keep_columns(base.get_submodule(name), kept)
+            _importance.keep_columns(base.get_submodule(name), kept)
         for name in stream.readers:
             _importance.keep_inputs(base.get_submodule(name), kept)
         for name in stream.writers:
@@ -100,10 +100,3 @@ def _keep_normed(norm: Any, kept: torch.Tensor) -> None:
     norm.weight, norm.bias = (torch.nn.Parameter(one.detach()[kept].clone(), requires_grad=False)
                               for one in (norm.weight, norm.bias))
     norm.normalized_shape = (len(kept),)
-
-
-def _keep_columns(table: Any, kept: torch.Tensor) -> None:
-    import torch
-
-    table.weight = torch.nn.Parameter(table.weight.detach()[:, kept].clone(), requires_grad=False)
-    table.embedding_dim = len(kept)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trimtune.trim import _importance
+
 if TYPE_CHECKING:
     import torch
 
@@ -46,7 +48,7 @@ def keep_channels(module: Any, kept: torch.Tensor) -> None:
     """Of a prompt the channels that stay, int64 [D']. A prefix has those of heads, which stay."""
     settings = _settings(module)
     if settings is not None and not prefix_of(module):
-        _put(module, _table(module).weight[:, kept])
+        _importance.keep_columns(_table(module), kept)
         settings.token_dim = len(kept)
 
 
